@@ -1,0 +1,17 @@
+"""Local MLX models behind LiteLLM's `mlx/` prefix, with structured output that is enforced.
+
+Importing the package registers the provider and does nothing else: no thread, no model, no MLX.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from litellm_mlx.loading import load, unload_all
+from litellm_mlx.register import handler, register
+
+__all__ = ["__version__", "handler", "load", "register", "unload_all"]
+
+__version__ = _version("litellm-mlx")
+
+register()

@@ -1,0 +1,74 @@
+"""Settings of the package: read once from `LITELLM_MLX_*` variables, validated, frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import get_args
+
+from litellm_mlx.types import Backend
+
+ENV_PREFIX = "LITELLM_MLX_"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How each engine runs.
+
+    Attributes:
+        max_batch_size: sequences decoded together; more wait.
+        max_queued: sequences that may wait for a place; one more is refused with a 429.
+        prefill_batch_size: prompts that are prefilled together.
+        prefill_step_tokens: prompt tokens per sequence between two decode steps.
+        default_max_tokens: completion limit of a request that names none; the context still rules.
+        default_timeout_s: deadline of a request that names none.
+        backend: compiles constraints, unless a request chooses another.
+        expand_weights: expand quantised weights to float32 on the CPU when memory allows.
+        trust_remote_code: let a model's repository run its own Python code.
+    """
+
+    max_batch_size: int = 32
+    max_queued: int = 1024
+    prefill_batch_size: int = 8
+    prefill_step_tokens: int = 512
+    default_max_tokens: int = 8192
+    default_timeout_s: float = 600.0
+    backend: Backend = "llguidance"
+    expand_weights: bool = True
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every value once, so that nothing downstream has to."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                raise ValueError(f"{field.name} must be positive, not {value!r}")
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"backend must be one of {get_args(Backend)}, not {self.backend!r}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> EngineConfig:
+        """Read the settings from `LITELLM_MLX_<NAME>` variables, upper case.
+
+        Raises:
+            ValueError: a value does not parse or is out of range; the message names it.
+        """
+        environ = os.environ if environ is None else environ
+        given: dict[str, object] = {}
+        for field in fields(cls):
+            text = environ.get(ENV_PREFIX + field.name.upper())
+            if text is not None:
+                given[field.name] = _parse(field.name, text, field.default)
+        return cls(**given)  # type: ignore[arg-type]  # each value has its default's type
+
+
+def _parse(name: str, text: str, default: object) -> object:
+    """Parse `text` as the type of `default`."""
+    try:
+        if isinstance(default, bool):
+            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+        return type(default)(text)  # type: ignore[call-arg]  # int, float or str
+    except (KeyError, ValueError):
+        kind = type(default).__name__
+        raise ValueError(f"{ENV_PREFIX}{name.upper()}={text!r} is not a {kind}") from None

@@ -1,0 +1,265 @@
+"""Thread-safe handle of one model's engine: load, submit, cancel, shut down."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.engine.model import ServedModel
+from litellm_mlx.engine.stream import Channel, EventStream
+from litellm_mlx.errors import (
+    EngineError,
+    EngineStoppedError,
+    LiteLLMMLXError,
+    OverloadedError,
+    RequestTimeoutError,
+)
+from litellm_mlx.grammar.index_cache import IndexCache
+from litellm_mlx.types import GenerationRequest
+
+if TYPE_CHECKING:
+    from litellm_mlx.engine.sequence import RunningRequest, Sequence
+    from litellm_mlx.engine.worker import Worker
+    from litellm_mlx.grammar.guide import Guide
+
+logger = logging.getLogger("litellm_mlx")
+
+ModelT = TypeVar("ModelT", bound=ServedModel)
+
+_WAKE_UP = None
+# A step of a large model on a slow CPU; past it the process exits anyway.
+_SHUTDOWN_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine holds now. `num_steps` counts its steps since it started."""
+
+    num_live: int
+    num_waiting: int
+    num_steps: int
+    kv_bytes: int
+
+
+class Engine(Generic[ModelT]):
+    """One model on a thread of its own, which does all of its MLX work.
+
+    The thread starts at once and loads the model first. When it fails it ends every accepted
+    request with an error and `is_alive` turns false: make a new engine then.
+
+    Args:
+        load: called on the engine's thread; gives the model.
+        config: how to run.
+        name: of the model, for the thread's name and for messages.
+    """
+
+    def __init__(
+        self, load: Callable[[], ModelT], config: EngineConfig, *, name: str
+    ) -> None:
+        self._load = load
+        self._config = config
+        self._name = name
+        self._inbox: queue.SimpleQueue[RunningRequest | None] = queue.SimpleQueue()
+        self._loaded: Future[ModelT] = Future()
+        self._indexes = IndexCache()
+        self._worker: Worker | None = None
+        self._lock = threading.Lock()
+        self._error: LiteLLMMLXError | None = None
+        self._is_stopping = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"litellm-mlx {name}", daemon=True
+        )
+        _live_engines.add(self)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """The engine takes requests, or will once the model is loaded."""
+        return self._error is None and not self._is_stopping
+
+    def model(self, timeout_s: float | None = None) -> ModelT:
+        """Wait until the model is loaded and return it.
+
+        Raises:
+            ModelNotFoundError, ModelLoadError: it cannot be loaded.
+            RequestTimeoutError: it is still loading after `timeout_s`; loading goes on.
+        """
+        try:
+            return self._loaded.result(timeout_s)
+        except FutureTimeoutError:
+            raise RequestTimeoutError(
+                f"model {self._name!r} is still loading; raise `timeout`, or load it ahead with "
+                f"litellm_mlx.load({self._name!r})"
+            ) from None
+
+    @property
+    def model_if_loaded(self) -> ModelT | None:
+        """The model, or `None` while it loads or when it could not be loaded."""
+        is_ready = self._loaded.done() and self._loaded.exception() is None
+        return self._loaded.result() if is_ready else None
+
+    def submit(self, request: GenerationRequest) -> EventStream:
+        """Queue a request. Compiles its constraint first, on the calling thread.
+
+        Raises:
+            ConstraintError: the constraint cannot be compiled.
+            OverloadedError: too many requests wait already.
+            EngineError: the engine has failed or was shut down.
+        """
+        from litellm_mlx.engine.sequence import RunningRequest
+
+        loaded = self.model()
+        guides = self._make_guides(request, loaded)
+        running = RunningRequest(request, Channel())
+        running.sequences = [
+            _make_sequence(running, index, loaded, guide) for index, guide in enumerate(guides)
+        ]
+        self._accept(running)
+        return EventStream(running.channel, request.deadline_s, self._wake)
+
+    def stats(self) -> EngineStats:
+        """What the engine holds now; a reading between two steps may be one step old."""
+        worker = self._worker
+        if worker is None:
+            return EngineStats(0, self._inbox.qsize(), 0, 0)
+        num_waiting = worker.num_waiting + self._inbox.qsize()
+        return EngineStats(worker.num_live, num_waiting, worker.num_steps, worker.kv_bytes)
+
+    def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
+        """Stop after the current step; requests that still run get an `EngineStoppedError`."""
+        self._is_stopping = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+
+    def _make_guides(self, request: GenerationRequest, loaded: ModelT) -> list[Guide | None]:
+        if request.constraint is None:
+            return [None] * request.n
+        index = self._indexes.get(request.constraint, loaded.vocabulary)
+        return [index.guide() for _ in range(request.n)]
+
+    def _accept(self, running: RunningRequest) -> None:
+        num_new = len(running.sequences)
+        with self._lock:  # so that a request is either refused here or seen by the closing thread
+            if self._error is not None:
+                raise self._error
+            num_queued = self.stats().num_waiting
+            if num_queued + num_new > self._config.max_queued:
+                raise OverloadedError(
+                    f"{num_queued} requests wait for {self._name!r} already and the limit is "
+                    f"{self._config.max_queued}; try again later or raise "
+                    "LITELLM_MLX_MAX_QUEUED"
+                )
+            self._inbox.put(running)
+
+    def _wake(self) -> None:
+        self._inbox.put(_WAKE_UP)
+
+    # on the engine's thread -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        worker: Worker | None = None
+        error: LiteLLMMLXError = EngineStoppedError(
+            f"the engine of {self._name!r} was shut down before the request ended"
+        )
+        try:
+            loaded = self._load()  # chooses a BLAS, so nothing may import MLX before it
+            from litellm_mlx.engine.worker import Worker
+
+            self._worker = worker = Worker(loaded, self._config)
+            self._loaded.set_result(loaded)
+            self._serve(worker)
+        except LiteLLMMLXError as refused:
+            error = refused
+        except Exception as failed:
+            logger.exception("the engine of %s failed", self._name)
+            error = _failure(failed)
+        self._close(worker, error)
+
+    def _serve(self, worker: Worker) -> None:
+        while not self._is_stopping:
+            self._drain_inbox(worker)
+            if not worker.is_idle:
+                worker.step()
+
+    def _drain_inbox(self, worker: Worker) -> None:
+        """Take what has come; wait for something when there is nothing to do."""
+        must_wait = worker.is_idle
+        while True:
+            try:
+                running = self._inbox.get(block=must_wait)
+            except queue.Empty:
+                return
+            must_wait = False
+            if running is not _WAKE_UP:
+                worker.add(running)
+
+    def _close(self, worker: Worker | None, error: LiteLLMMLXError) -> None:
+        """Refuse new requests and end every accepted one."""
+        with self._lock:
+            self._error = error
+        if not self._loaded.done():
+            self._loaded.set_exception(error)
+        while not self._inbox.empty():
+            running = self._inbox.get()
+            if running is not _WAKE_UP:
+                running.channel.put(error)
+        if worker is not None:
+            worker.fail(error)
+        self._worker = None
+
+
+_live_engines: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()
+
+
+def _failure(error: Exception) -> EngineError:
+    """What callers are told when the engine's own code failed."""
+    wrapped = EngineError(
+        f"the engine failed while it served the request ({type(error).__name__}: {error}); "
+        "the next request starts a new one"
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _make_sequence(
+    running: RunningRequest, index: int, model: ServedModel, guide: Guide | None
+) -> Sequence:
+    """One completion of a request, before its first token."""
+    from litellm_mlx.engine.sequence import Sequence
+    from litellm_mlx.engine.text import TextDecoder
+
+    request, vocabulary = running.request, model.vocabulary
+    decoder = TextDecoder(
+        stop=request.stop,
+        # Inside constrained text a marker is the caller's data.
+        thinking_markers=model.thinking_markers if guide is None else None,
+        opens_reasoning=request.opens_reasoning,
+        trims_leading_space=model.trims_leading_space and guide is None,
+    )
+    return Sequence(
+        running,
+        index,
+        guide=guide,
+        decoder=decoder,
+        token_bytes=vocabulary.token_bytes,
+        stop_token_ids=frozenset(vocabulary.stop_token_ids),
+    )
+
+
+def shutdown_all() -> None:
+    """Stop every engine of this process; runs at interpreter exit, when MLX is still whole."""
+    engines = list(_live_engines)
+    for engine in engines:
+        engine._is_stopping = True
+        engine._wake()
+    for engine in engines:
+        engine.shutdown()

@@ -1,0 +1,160 @@
+"""State of one running completion: its tokens, its guide and the text that came of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from litellm_mlx.engine.stream import Channel
+from litellm_mlx.engine.text import TextDecoder, TextPiece
+from litellm_mlx.types import (
+    Delta,
+    Done,
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from litellm_mlx.grammar.guide import Guide
+
+
+@dataclass(slots=True, eq=False)
+class RunningRequest:
+    """One accepted request: its sequences, its channel and its counters. Owned by the worker."""
+
+    request: GenerationRequest
+    channel: Channel
+    sequences: list[Sequence] = field(default_factory=list)
+    num_prefilled: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+
+    @property
+    def is_expired(self) -> bool:
+        """The deadline has passed."""
+        deadline_s = self.request.deadline_s
+        return deadline_s is not None and time.monotonic() > deadline_s
+
+    @property
+    def is_done(self) -> bool:
+        """Every completion has ended."""
+        return all(sequence.finish_reason is not None for sequence in self.sequences)
+
+    def done(self) -> Done:
+        """The closing event, with what the request cost."""
+        now_s, start_s = time.monotonic(), self.submitted_s
+        usage = Usage(
+            prompt_tokens=len(self.request.prompt_token_ids),
+            completion_tokens=sum(len(s.token_ids) for s in self.sequences),
+            reasoning_tokens=sum(s.num_reasoning_tokens for s in self.sequences),
+        )
+        timings = Timings(
+            queue_s=(self.admitted_s or now_s) - start_s,
+            time_to_first_token_s=(self.first_token_s or now_s) - start_s,
+            total_s=now_s - start_s,
+        )
+        return Done(usage, timings)
+
+
+class Sequence:
+    """One completion in the engine: takes tokens, gives events, knows when it has ended.
+
+    Args:
+        running: the request that it belongs to.
+        index: which of the request's `n` completions it is.
+        guide: cursor over the constraint's index, or `None`.
+        decoder: turns token bytes into text.
+        token_bytes: the bytes that a token adds to the text.
+        stop_token_ids: the model's stop tokens.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_held_logprobs",
+        "_stop_token_ids",
+        "_token_bytes",
+        "finish_reason",
+        "guide",
+        "index",
+        "next_input",
+        "num_reasoning_tokens",
+        "running",
+        "token_ids",
+    )
+
+    def __init__(
+        self,
+        running: RunningRequest,
+        index: int,
+        *,
+        guide: Guide | None,
+        decoder: TextDecoder,
+        token_bytes: Callable[[int], bytes],
+        stop_token_ids: frozenset[int],
+    ) -> None:
+        self.running = running
+        self.index = index
+        self.guide = guide
+        self.token_ids: list[int] = []
+        self.next_input = running.request.prompt_token_ids[-1]
+        self.finish_reason: FinishReason | None = None
+        self.num_reasoning_tokens = 0
+        self._decoder = decoder
+        self._token_bytes = token_bytes
+        self._stop_token_ids = stop_token_ids
+        self._held_logprobs: list[TokenLogprob] = []
+
+    @property
+    def request(self) -> GenerationRequest:
+        """What the caller asked."""
+        return self.running.request
+
+    def accept(self, token_id: int, logprob: TokenLogprob | None) -> list[Event]:
+        """Append a sampled token and say what it means for the caller.
+
+        Raises:
+            EngineError: the guide had not allowed the token.
+        """
+        self.token_ids.append(token_id)
+        self.next_input = token_id
+        if self.guide is not None:
+            self.guide.advance(token_id)
+        if token_id in self._stop_token_ids:
+            return self._finish("stop", self._decoder.finish(is_complete=True))
+        if logprob is not None:
+            self._held_logprobs.append(logprob)
+        self.num_reasoning_tokens += self._decoder.is_reasoning
+        piece = self._decoder.add(self._token_bytes(token_id))
+        if piece.is_stopped:
+            del self._held_logprobs[-1:]  # the token that completed the stop sequence
+            return self._finish("stop", piece)
+        if self.guide is not None and self.guide.is_finished:
+            return self._finish("stop", _join(piece, self._decoder.finish(is_complete=True)))
+        if len(self.token_ids) >= self.request.max_tokens:
+            return self._finish("length", _join(piece, self._decoder.finish(is_complete=False)))
+        return self._delta(piece)
+
+    def _finish(self, reason: FinishReason, piece: TextPiece) -> list[Event]:
+        self.finish_reason = reason
+        events: list[Event] = [*self._delta(piece), Finished(self.index, reason)]
+        if self.running.is_done:
+            events.append(self.running.done())
+        return events
+
+    def _delta(self, piece: TextPiece) -> list[Event]:
+        if not (piece.text or piece.reasoning or self._held_logprobs):
+            return []
+        logprobs, self._held_logprobs = tuple(self._held_logprobs), []
+        return [Delta(self.index, piece.text, piece.reasoning, logprobs)]
+
+
+def _join(first: TextPiece, second: TextPiece) -> TextPiece:
+    return TextPiece(first.text + second.text, first.reasoning + second.reasoning)

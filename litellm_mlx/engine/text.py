@@ -1,0 +1,107 @@
+"""Token bytes to text: split UTF-8, stop sequences and thinking blocks across token borders.
+
+Text is held back only while it may still turn into half a character, a stop sequence or a thinking
+marker. Matching is mlx-lm's `TextStateMachine`, so that what it knows of markers holds here too.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NORMAL = "normal"
+_REASONING = "reasoning"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Text that is now certain; `is_stopped` when a stop sequence completed (it is not in it)."""
+
+    text: str = ""
+    reasoning: str = ""
+    is_stopped: bool = False
+
+
+class TextDecoder:
+    """The text of one completion, token by token.
+
+    Args:
+        stop: stop sequences; the text ends before the first of them.
+        thinking_markers: opening and closing marker of a thinking block, or `None`.
+        opens_reasoning: the prompt ends inside a thinking block.
+        trims_leading_space: the tokenizer writes a space before the first word that is not text.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop: Sequence[str] = (),
+        thinking_markers: tuple[str, str] | None = None,
+        opens_reasoning: bool = False,
+        trims_leading_space: bool = False,
+    ) -> None:
+        from mlx_lm.generate import TextStateMachine
+
+        self._machine = TextStateMachine
+        start = _REASONING if opens_reasoning and thinking_markers else _NORMAL
+        self._state = TextStateMachine(_transitions(stop, thinking_markers)).make_state(start)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._trims = trims_leading_space
+        self._skip_newlines = start == _REASONING
+
+    @property
+    def is_reasoning(self) -> bool:
+        """The text is inside a thinking block now."""
+        return bool(self._state[0] == _REASONING)
+
+    def add(self, token_bytes: bytes) -> TextPiece:
+        """Take the bytes of one more token."""
+        return self._split(self._utf8.decode(token_bytes))
+
+    def finish(self, *, is_complete: bool) -> TextPiece:
+        """What was held back: a character cut in half is dropped unless the text `is_complete`."""
+        tail = self._split(self._utf8.decode(b"", final=True) if is_complete else "")
+        if tail.is_stopped:
+            return tail
+        where = self._state[0]
+        self._state, held, _ = self._machine.flush(self._state)
+        if where == _REASONING:
+            return TextPiece(tail.text, tail.reasoning + held)
+        return TextPiece(tail.text + self._tidy(held), tail.reasoning)
+
+    def _split(self, chars: str) -> TextPiece:
+        if self._state[0] is None:  # stopped before
+            return TextPiece(is_stopped=True)
+        self._state, segments = self._machine.split(self._state, chars)
+        text = reasoning = ""
+        for where, part in segments:
+            if where == _REASONING:
+                reasoning += part
+                self._skip_newlines = True
+            elif where == _NORMAL:
+                text += self._tidy(part)
+        return TextPiece(text, reasoning, is_stopped=self._state[0] is None)
+
+    def _tidy(self, text: str) -> str:
+        """Drop the line breaks after a thinking block and the tokenizer's own leading space."""
+        if self._skip_newlines and text:
+            text = text.lstrip("\n")
+            self._skip_newlines = not text
+        if self._trims and text:
+            text = text.removeprefix(" ")
+            self._trims = False
+        return text
+
+
+def _transitions(
+    stop: Sequence[str], thinking_markers: tuple[str, str] | None
+) -> dict[str, list[tuple[str, str | None]]]:
+    """The edges of the state machine: a stop sequence leads nowhere (`None`), which ends it."""
+    ends: list[tuple[str, str | None]] = [(text, None) for text in stop]
+    normal, reasoning = list(ends), list(ends)
+    if thinking_markers is not None:
+        opening, closing = thinking_markers
+        normal.append((opening, _REASONING))
+        reasoning.append((closing, _NORMAL))
+    return {_NORMAL: normal, _REASONING: reasoning}

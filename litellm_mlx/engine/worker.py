@@ -1,0 +1,210 @@
+"""The only code on a model's MLX thread: admit, prefill, decode, emit, fail.
+
+Requests join and leave between steps. The forward pass is dispatched first; token bitmasks are
+filled and the last step's events delivered while it runs; only sampling waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.engine.batch import DecodeBatch, PrefillBatch
+from litellm_mlx.engine.model import ServedModel
+from litellm_mlx.engine.sampling import RowSampler, process_rows, sample, token_logprobs
+from litellm_mlx.engine.sequence import RunningRequest, Sequence
+from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
+from litellm_mlx.errors import LiteLLMMLXError
+from litellm_mlx.grammar.mask import apply_token_bitmask
+from litellm_mlx.types import Event
+
+# mlx-lm returns the allocator's free buffers to the system at the same interval.
+_CLEAR_CACHE_STEPS = 512
+
+
+class Worker:
+    """Runs the continuous batch of one model. Every method is for the engine's thread only.
+
+    Args:
+        loaded: the model.
+        config: limits of the batch.
+    """
+
+    def __init__(self, loaded: ServedModel, config: EngineConfig) -> None:
+        self._config = config
+        self._loaded = loaded
+        self._waiting: deque[RunningRequest] = deque()
+        self._prefill = PrefillBatch(loaded.model, config.prefill_step_tokens)
+        self._decode = DecodeBatch(loaded.model)
+        self._samplers: dict[Sequence, RowSampler] = {}
+        self._outbox: list[tuple[Channel, list[Event]]] = []
+        self.num_steps = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to do until a request comes."""
+        return not (self._waiting or self._prefill.rows or self._decode.rows)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a place in the batch."""
+        return sum(len(running.sequences) for running in self._waiting)
+
+    @property
+    def num_live(self) -> int:
+        """Sequences in the batch, prefilling ones included."""
+        return len(self._decode.rows) + sum(len(r.sequences) for r in self._prefill.rows)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV caches of all live sequences."""
+        return self._prefill.num_bytes + self._decode.num_bytes
+
+    def add(self, running: RunningRequest) -> None:
+        """Queue an accepted request."""
+        self._waiting.append(running)
+
+    def step(self) -> None:
+        """Free the rows of callers that left, admit, prefill a little, decode one token per row."""
+        self._drop_dead_rows()
+        self._admit()
+        self._prefill_step()
+        self._decode_step()
+        self.num_steps += 1
+        if self.num_steps % _CLEAR_CACHE_STEPS == 0:
+            mx.clear_cache()
+
+    def fail(self, error: LiteLLMMLXError) -> None:
+        """End every live and waiting request with `error`."""
+        self._deliver()
+        running = [*self._waiting, *self._prefill.rows, *(s.running for s in self._decode.rows)]
+        for request in dict.fromkeys(running):
+            request.channel.put(error)
+        self._waiting.clear()
+        self._prefill.rows.clear()
+        self._decode.rows.clear()
+
+    # admission -------------------------------------------------------------------------------
+
+    def _drop_dead_rows(self) -> None:
+        """Cancelled and expired requests leave; the second kind is told so."""
+        self._waiting = deque(r for r in self._waiting if not self._end_if_dead(r))
+        alive = [i for i, r in enumerate(self._prefill.rows) if not self._end_if_dead(r)]
+        if len(alive) < len(self._prefill.rows):
+            self._prefill.keep(alive)
+        alive = [i for i, s in enumerate(self._decode.rows) if not self._end_if_dead(s.running)]
+        self._keep_decoding(alive)
+
+    def _end_if_dead(self, running: RunningRequest) -> bool:
+        if running.channel.is_cancelled:
+            running.channel.put(cancelled_error())
+        elif running.is_expired:
+            running.channel.put(timeout_error())
+            running.channel.is_cancelled = True  # its other rows leave without a second error
+        else:
+            return False
+        return True
+
+    def _admit(self) -> None:
+        """Move waiting requests into prefill while there is room, in order of arrival."""
+        room = self._config.prefill_batch_size - len(self._prefill.rows)
+        places = self._config.max_batch_size - self.num_live
+        admitted: list[RunningRequest] = []
+        while self._waiting and room > 0:
+            num_sequences = len(self._waiting[0].sequences)
+            # A request with more completions than the batch has rows is served alone.
+            if num_sequences > places and (admitted or self.num_live):
+                break
+            places -= num_sequences
+            room -= 1
+            admitted.append(self._waiting.popleft())
+        if admitted:
+            now_s = time.monotonic()
+            for running in admitted:
+                running.admitted_s = now_s
+            self._prefill.add(admitted)
+
+    def _prefill_step(self) -> None:
+        if not self._prefill.rows:
+            return
+        self._prefill.step()
+        sequences, caches = self._prefill.take_finished()
+        if not sequences:
+            return
+        for sequence in sequences:
+            request = sequence.request
+            self._samplers[sequence] = RowSampler.for_sequence(
+                request.sampling, request.prompt_token_ids, sequence.index
+            )
+        self._decode.add(sequences, caches)
+
+    # decoding --------------------------------------------------------------------------------
+
+    def _decode_step(self) -> None:
+        rows = self._decode.rows
+        if not rows:
+            self._deliver()
+            return
+        logits = self._decode.forward()
+        # The device works on the logits meanwhile.
+        self._deliver()
+        bitmask = self._fill_bitmask()
+        samplers = [self._samplers[row] for row in rows]
+        logits = process_rows(logits, samplers, [row.token_ids for row in rows])
+        if bitmask is not None:
+            logits = apply_token_bitmask(logits, mx.array(bitmask))
+        tokens = sample(logits, samplers, [len(row.token_ids) for row in rows])
+        self._accept(tokens.tolist(), logits)
+
+    def _fill_bitmask(self) -> np.ndarray | None:
+        """The allowed tokens of every row, (B, W) int32; `None` when no row is constrained."""
+        rows = self._decode.rows
+        if all(row.guide is None for row in rows):
+            return None
+        num_words = self._loaded.vocabulary.num_bitmask_words
+        bitmask = np.full((len(rows), num_words), -1, dtype=np.int32)
+        for row, words in zip(rows, bitmask, strict=True):
+            if row.guide is not None:
+                row.guide.fill_bitmask(words)
+        return bitmask
+
+    def _accept(self, token_ids: list[int], logits: mx.array) -> None:
+        """Give each row its token; rows that ended leave the batch."""
+        now_s = time.monotonic()
+        token_bytes = self._loaded.vocabulary.token_bytes
+        for i, (row, token_id) in enumerate(zip(self._decode.rows, token_ids, strict=True)):
+            num_top = row.request.num_top_logprobs
+            logprob = (
+                None
+                if num_top is None
+                else token_logprobs(logits[i], token_id, num_top, token_bytes)
+            )
+            row.running.first_token_s = row.running.first_token_s or now_s
+            events = row.accept(token_id, logprob)
+            if events:
+                self._outbox.append((row.running.channel, events))
+        self._keep_decoding(
+            [i for i, row in enumerate(self._decode.rows) if row.finish_reason is None]
+        )
+        if not self._decode.rows:  # no forward pass to deliver these behind
+            self._deliver()
+
+    def _keep_decoding(self, alive: list[int]) -> None:
+        rows = self._decode.rows
+        if len(alive) == len(rows):
+            return
+        for row in {*rows} - {rows[i] for i in alive}:
+            del self._samplers[row]
+        self._decode.keep(alive)
+
+    def _deliver(self) -> None:
+        """Hand the events of the last step to their callers."""
+        outbox, self._outbox = self._outbox, []
+        for channel, events in outbox:
+            for event in events:
+                channel.put(event)

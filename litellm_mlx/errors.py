@@ -1,0 +1,67 @@
+"""The error tree: what can go wrong inside, before any front door translates it.
+
+Only the front doors know LiteLLM's (or another library's) exceptions; they map each class here
+to one of theirs by `http_status`. Stdlib only.
+"""
+
+from __future__ import annotations
+
+
+class LiteLLMMLXError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    http_status: int = 500
+
+
+class RequestError(LiteLLMMLXError):
+    """The request itself cannot be served; sending it again cannot help."""
+
+    http_status = 400
+
+
+class UnsupportedParameterError(RequestError):
+    """A parameter, or its value, that this package does not honour."""
+
+
+class ConstraintError(RequestError):
+    """A schema, regex or grammar that cannot be compiled, and why."""
+
+
+class PromptTooLongError(RequestError):
+    """The prompt does not fit the model's context."""
+
+
+class ModelNotFoundError(LiteLLMMLXError):
+    """No model of that name, or its files are not there."""
+
+    http_status = 404
+
+
+class ModelLoadError(RequestError):
+    """The model's files are there but cannot be served on this machine; a retry cannot help."""
+
+
+class OverloadedError(LiteLLMMLXError):
+    """The queue is full; the same request may succeed later."""
+
+    http_status = 429
+
+
+class EngineError(LiteLLMMLXError):
+    """The engine failed while it served the request."""
+
+
+class EngineStoppedError(EngineError):
+    """The engine was shut down before the request ended."""
+
+
+class RequestTimeoutError(LiteLLMMLXError):
+    """The request's deadline passed."""
+
+    http_status = 504
+
+
+class RequestCancelled(LiteLLMMLXError):
+    """The caller gave up; nobody waits for this result."""
+
+    http_status = 499

@@ -1,0 +1,128 @@
+"""What a caller wants enforced, as one canonical `Constraint`: equal wishes become equal values.
+
+Owns the checks that need no vocabulary: is it JSON Schema at all, how deep, how large. What the
+backend makes of it is `compiler`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.json_schema import Schema, map_subschemas
+from litellm_mlx.types import Backend, Constraint
+
+# Both are ours: far above what Pydantic writes, and low enough that no parser on the way (Python's
+# recursion limit is 1,000 frames, serde_json's 128 levels) is the one that fails.
+MAX_NESTING = 100
+MAX_SOURCE_BYTES = 1_000_000
+
+# Options of llguidance that a schema may carry; a caller must not change ours with them.
+ENGINE_OPTIONS = "x-guidance"
+
+
+def json_schema_constraint(
+    schema: Mapping[str, Any] | bool, backend: Backend = "llguidance"
+) -> Constraint:
+    """Ask for JSON that a schema accepts; properties stay in the schema's order.
+
+    Raises:
+        ConstraintError: not a JSON schema, nested too deep, too large, or it accepts nothing.
+    """
+    if schema is False:
+        raise ConstraintError("the schema `false` accepts no text at all; give another")
+    if not isinstance(schema, Mapping | bool):
+        raise ConstraintError(
+            f"a JSON schema is an object or a boolean, not {type(schema).__name__}"
+        )
+    plain = _plain_json(schema)
+    return Constraint("json_schema", _dump(_without_engine_options(plain)), backend)
+
+
+def json_object_constraint(backend: Backend = "llguidance") -> Constraint:
+    """Ask for any JSON object."""
+    return Constraint("json_schema", '{"type":"object"}', backend)
+
+
+JSON_OBJECT = json_object_constraint()
+
+
+def regex_constraint(pattern: str, backend: Backend = "llguidance") -> Constraint:
+    """Ask for a text that a regex matches as a whole."""
+    return Constraint("regex", _checked_text(pattern, "regex"), backend)
+
+
+def choice_constraint(choices: Iterable[str], backend: Backend = "llguidance") -> Constraint:
+    """Ask for one of some texts; their order and repetition mean nothing.
+
+    Raises:
+        ConstraintError: no choice, or one that is not text.
+    """
+    if isinstance(choices, str | bytes):
+        raise ConstraintError("choices are a list of texts, not one text")
+    given = list(choices)
+    for choice in given:
+        if not isinstance(choice, str):
+            raise ConstraintError(f"a choice is a text, not {type(choice).__name__}")
+    if not given:
+        raise ConstraintError("there must be at least one choice")
+    return Constraint("choice", _dump(sorted(set(given))), backend)
+
+
+def grammar_constraint(grammar: str, backend: Backend = "llguidance") -> Constraint:
+    """Ask for a text of a context-free grammar, in llguidance's Lark or in GBNF."""
+    return Constraint("grammar", _checked_text(grammar, "grammar"), backend)
+
+
+def _checked_text(text: object, what: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ConstraintError(f"a {what} is a text that is not blank, not {text!r:.40}")
+    _check_size(text, what)
+    return text
+
+
+def _check_size(text: str, what: str) -> None:
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ConstraintError(f"the {what} holds half a surrogate pair: {error}") from None
+    if size_bytes > MAX_SOURCE_BYTES:
+        raise ConstraintError(
+            f"the {what} has {size_bytes:,} bytes, the limit is {MAX_SOURCE_BYTES:,}; shorten it"
+        )
+
+
+def _dump(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    _check_size(text, "constraint")
+    return text
+
+
+def _plain_json(value: object, depth: int = 0) -> Any:
+    """Copy a JSON value into plain dicts and lists; refuse what JSON has not."""
+    if depth > MAX_NESTING:
+        raise ConstraintError(
+            f"the schema is nested deeper than {MAX_NESTING} levels; use $defs and $ref"
+        )
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConstraintError(f"a JSON schema has text as keys, not {key!r:.40}")
+        return {key: _plain_json(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_json(item, depth + 1) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        raise ConstraintError(f"JSON has no number {value}")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConstraintError(f"a JSON schema holds JSON values, not {type(value).__name__}")
+
+
+def _without_engine_options(schema: Schema) -> Schema:
+    """Drop the engine's options where they are keywords; elsewhere they are the caller's names."""
+    if isinstance(schema, bool):
+        return schema
+    kept = {key: value for key, value in schema.items() if key != ENGINE_OPTIONS}
+    return map_subschemas(kept, _without_engine_options)

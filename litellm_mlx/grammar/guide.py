@@ -1,0 +1,217 @@
+"""One sequence's cursor over an index: which tokens may come next, and whether the text may end.
+
+Owns the `Guide` protocol and its implementation per backend. Indexes come from `compiler`;
+putting the bitmask on logits is `mask`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from litellm_mlx.errors import EngineError
+from litellm_mlx.grammar import number_limit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from llguidance import LLMatcher
+
+    from litellm_mlx.grammar.vocabulary import Vocabulary
+
+    Bitmask = np.ndarray[Any, np.dtype[np.int32]]
+
+
+class Guide(Protocol):
+    """Cursor of one sequence. One thread at a time may use it."""
+
+    @property
+    def is_accepting(self) -> bool:
+        """The text may end here."""
+        ...
+
+    @property
+    def is_finished(self) -> bool:
+        """The text can only end here; no stop token need be sampled."""
+        ...
+
+    def fill_bitmask(self, row: Bitmask) -> None:
+        """Write which tokens may come next.
+
+        Args:
+            row: (num_bitmask_words,), int32, contiguous; bit t % 32 of word t // 32 is token t,
+                1 = allowed. Every word is written. Stop tokens are allowed exactly where the
+                text may end; control and padding tokens never, unless a grammar names them.
+
+        Raises:
+            EngineError: the engine met a limit of its own inside this grammar.
+        """
+        ...
+
+    def advance(self, token_id: int) -> None:
+        """Take the token that was sampled.
+
+        Raises:
+            EngineError: the grammar did not allow it.
+        """
+        ...
+
+
+class LLGuide:
+    """Guide over an llguidance matcher, which it owns."""
+
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: Vocabulary, *, may_steer: bool = False
+    ) -> None:
+        """Start at the beginning of the text; `may_steer` lets added markup tokens through."""
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._never = None if may_steer else _steering_bitmask(vocabulary)
+        self._scratch = _scratch_row(vocabulary)
+        self._has_stopped = False
+
+    @property
+    def is_accepting(self) -> bool:
+        """The text may end here."""
+        return self._has_stopped or self._matcher.is_accepting()
+
+    @property
+    def is_finished(self) -> bool:
+        """The text can only end here."""
+        if self._has_stopped:
+            return True
+        return self._matcher.is_stopped() and self._matcher.is_accepting()
+
+    def fill_bitmask(self, row: Bitmask) -> None:
+        """Write which tokens may come next; see `Guide`."""
+        target = row if self._scratch is None else self._scratch
+        self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
+        if self._matcher.is_error():
+            raise EngineError(f"the grammar engine gave up: {self._matcher.get_error()}")
+        if self._scratch is not None:
+            row[:] = self._scratch[: row.size] & _real_tokens_bitmask(self._vocabulary)
+        if self._never is not None:
+            narrowed = row & ~self._never
+            if narrowed.any():
+                row[:] = narrowed
+
+    def advance(self, token_id: int) -> None:
+        """Take the token that was sampled; see `Guide`."""
+        if self._has_stopped or not self._matcher.consume_token(token_id):
+            raise _not_allowed(token_id, self._matcher.get_error())
+        self._has_stopped = token_id in self._vocabulary.stop_token_ids
+
+
+class CoreGuide:
+    """Guide over an outlines_core guide, which it owns.
+
+    That library knows one stop token; the others are added here. It calls a state that may end
+    finished, so what it calls finished is our accepting.
+    """
+
+    def __init__(self, guide: Any, vocabulary: Vocabulary) -> None:  # outlines_core is untyped
+        """Start at the beginning of the text."""
+        self._guide = guide
+        self._vocabulary = vocabulary
+        self._stops = vocabulary.derived("stop_bitmask", _stop_bitmask)
+        self._has_stopped = False
+
+    @property
+    def is_accepting(self) -> bool:
+        """The text may end here."""
+        return self._has_stopped or bool(self._guide.is_finished())
+
+    @property
+    def is_finished(self) -> bool:
+        """The text can only end here."""
+        if not self.is_accepting:
+            return False
+        return self._has_stopped or not (self._mask() & ~self._stops).any()
+
+    def fill_bitmask(self, row: Bitmask) -> None:
+        """Write which tokens may come next; see `Guide`."""
+        if self._has_stopped:
+            row[:] = self._stops
+            return
+        row[:] = self._mask() & ~self._stops
+        if self.is_accepting:
+            row |= self._stops
+
+    def advance(self, token_id: int) -> None:
+        """Take the token that was sampled; see `Guide`."""
+        is_stop = token_id in self._vocabulary.stop_token_ids
+        if self._has_stopped or (is_stop and not self.is_accepting):
+            raise _not_allowed(token_id, "the text must go on")
+        if is_stop:
+            self._has_stopped = True
+            return
+        try:
+            self._guide.advance(token_id, return_tokens=False)
+        except ValueError as error:
+            raise _not_allowed(token_id, str(error)) from error
+
+    def _mask(self) -> Bitmask:
+        import numpy as np
+
+        words = np.zeros(self._vocabulary.num_bitmask_words, dtype=np.int32)
+        self._guide.write_mask_into(words.ctypes.data, words.size, words.itemsize)
+        return words
+
+
+class NumberLimitedGuide:
+    """Another guide of a JSON text, with numbers kept to what parsers take."""
+
+    def __init__(self, guide: Guide, vocabulary: Vocabulary) -> None:
+        """Start at the beginning of the text, as `guide` does."""
+        self._guide = guide
+        self._vocabulary = vocabulary
+        self._limit = number_limit.number_limit(vocabulary)
+        self._state = number_limit.START
+
+    @property
+    def is_accepting(self) -> bool:
+        """The text may end here."""
+        return self._guide.is_accepting
+
+    @property
+    def is_finished(self) -> bool:
+        """The text can only end here."""
+        return self._guide.is_finished
+
+    def fill_bitmask(self, row: Bitmask) -> None:
+        """Write which tokens may come next; see `Guide`."""
+        self._guide.fill_bitmask(row)
+        self._limit.narrow(self._state, row)
+
+    def advance(self, token_id: int) -> None:
+        """Take the token that was sampled; see `Guide`."""
+        self._guide.advance(token_id)
+        token = self._vocabulary.token_bytes(token_id)
+        self._state = number_limit.advance(self._state, token)
+
+
+def _not_allowed(token_id: int, reason: str) -> EngineError:
+    return EngineError(f"token {token_id} does not continue the constrained text: {reason}")
+
+
+def _stop_bitmask(vocabulary: Vocabulary) -> Bitmask:
+    return vocabulary.bitmask(vocabulary.stop_token_ids)
+
+
+def _steering_bitmask(vocabulary: Vocabulary) -> Bitmask | None:
+    """Bitmask of markup that the engine takes for text; None where there is none."""
+    if not vocabulary.steering_token_ids:
+        return None
+    return vocabulary.derived("steering", lambda v: v.bitmask(v.steering_token_ids))
+
+
+def _real_tokens_bitmask(vocabulary: Vocabulary) -> Bitmask:
+    return vocabulary.derived("real_tokens", lambda v: v.bitmask(range(v.vocab_size)))
+
+
+def _scratch_row(vocabulary: Vocabulary) -> Bitmask | None:
+    """Row for the engine to write where the tokenizer has more tokens than the logits."""
+    import numpy as np
+
+    num_words = (vocabulary.ll_tokenizer.vocab_size + 31) // 32
+    if vocabulary.ll_tokenizer.vocab_size <= vocabulary.vocab_size:
+        return None
+    return np.zeros(num_words, dtype=np.int32)

@@ -1,0 +1,109 @@
+"""What we do to a JSON schema before a backend sees it; every step only narrows what is valid.
+
+Owns the walk over subschemas (a property named "format" is not a keyword), `format`, and `oneOf`
+with branches that cannot both hold. Compiling is `compiler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from litellm_mlx.grammar.disjoint import are_disjoint
+from litellm_mlx.grammar.formats import FORMATS
+from litellm_mlx.grammar.numbers import check_constants, narrow_bounds
+
+Schema = dict[str, Any] | bool
+
+_ONE = frozenset(
+    "additionalItems additionalProperties contains contentSchema else if items not propertyNames "
+    "then unevaluatedItems unevaluatedProperties".split()
+)
+_LIST = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
+_NAMED = frozenset(
+    "$defs definitions dependencies dependentSchemas patternProperties properties".split()
+)
+
+# Keywords that say nothing about validity. `nullable` and `discriminator` are OpenAPI's.
+ANNOTATIONS = frozenset(
+    "$comment contentEncoding contentMediaType contentSchema default deprecated description "
+    "discriminator example examples externalDocs nullable readOnly title writeOnly xml".split()
+)
+
+# Pydantic up to 2.12 writes a look-ahead for Decimal, which the engines do not have.
+_DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
+_DECIMAL_WITHOUT_LOOKAHEAD = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)$"
+
+# The length limit that Pydantic gives HttpUrl and no generic URL.
+_HTTP_URL_MAX_LENGTH = 2083
+
+
+def map_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dict[str, Any]:
+    """Copy a schema with `change` applied to its direct subschemas; data in it stays as it is."""
+    return {key: _map_value(key, value, change) for key, value in schema.items()}
+
+
+def _map_value(key: str, value: Any, change: Callable[[Schema], Schema]) -> Any:
+    if key in _NAMED and isinstance(value, dict):
+        return {name: change(sub) if _is_schema(sub) else sub for name, sub in value.items()}
+    if key in _LIST and isinstance(value, list):
+        return [change(sub) if _is_schema(sub) else sub for sub in value]
+    if key in _ONE and _is_schema(value):
+        return change(value)
+    return value
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, dict | bool)
+
+
+def narrow_schema(schema: Schema) -> Schema:
+    """Rewrite a schema so that what it accepts is enforceable and parses.
+
+    A known `format` becomes a pattern (see `formats`); others, as "password" or "binary", are
+    annotations and are dropped, as JSON Schema says. `oneOf` becomes `anyOf` where no value can
+    satisfy two branches, and stays for the backend to judge or refuse where that is not proved.
+    Bounds of numbers become inclusive (see `numbers`); their digits are bounded by `number_limit`.
+    """
+    return _narrow(schema, schema)
+
+
+def _narrow(schema: Schema, root: Schema) -> Schema:
+    if isinstance(schema, bool):
+        return schema
+    kept = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+    kept = map_subschemas(kept, lambda sub: _narrow(sub, root))
+    if kept.get("uniqueItems") is False:
+        del kept["uniqueItems"]
+    if kept.get("pattern") == _DECIMAL:
+        kept["pattern"] = _DECIMAL_WITHOUT_LOOKAHEAD
+    check_constants(kept)
+    narrow_bounds(kept)
+    _replace_format(kept)
+    if are_disjoint(kept.get("oneOf"), root):
+        _add(kept, "anyOf", kept.pop("oneOf"))
+    return kept
+
+
+def _replace_format(schema: dict[str, Any]) -> None:
+    name = schema.pop("format", None)
+    types = schema.get("type", "string")
+    if not isinstance(name, str) or "string" not in ([types] if types == "string" else types):
+        return
+    if name == "uri" and schema.get("maxLength") == _HTTP_URL_MAX_LENGTH:
+        name = "http-url"
+    if name not in FORMATS:
+        return
+    chosen = FORMATS[name]
+    _add(schema, "pattern", chosen.pattern)
+    if chosen.max_length is not None:
+        given = schema.get("maxLength", chosen.max_length)
+        schema["maxLength"] = min(given, chosen.max_length)
+
+
+def _add(schema: dict[str, Any], keyword: str, value: Any) -> None:
+    """Set a keyword, or ask for both values of it where it is there already."""
+    if keyword not in schema:
+        schema[keyword] = value
+    else:
+        schema["allOf"] = [*schema.get("allOf", []), {keyword: value}]

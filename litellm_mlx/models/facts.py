@@ -1,0 +1,131 @@
+"""What a model's own files say of it: context length, logits width, stop tokens, sampling."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.models.names import ModelSpec
+from litellm_mlx.types import SamplingDefaults
+
+logger = logging.getLogger("litellm_mlx")
+
+_FALLBACK_CONTEXT_TOKENS = 4096  # small enough for any model of the last years
+# What architectures call it: most, GPT-NeoX and DBRX kin, GPT-2 kin, ChatGLM.
+_CONTEXT_KEYS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx", "seq_length")
+
+
+def read_json(root: Path, stem: str) -> dict[str, Any]:
+    """The object in `<stem>.json` of directory `root`; empty where there is no such file."""
+    path = root / f"{stem}.json"
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is not JSON: {error}; fetch the model again") from error
+    return value if isinstance(value, dict) else {}
+
+
+def context_tokens(config: Mapping[str, Any], spec: ModelSpec) -> int:
+    """Tokens that prompt and completion may have together.
+
+    The tokenizer's model_max_length is not asked: it is often a placeholder such as 1e30.
+    """
+    for part in (config, config.get("text_config") or {}):
+        for key in _CONTEXT_KEYS:
+            if isinstance(stated := part.get(key), int) and stated > 0:
+                return _scaled(stated, part)
+    if spec.context_tokens is not None:
+        return spec.context_tokens
+    logger.warning(
+        "the config of %s states no context length; %s tokens are assumed",
+        spec.name,
+        _FALLBACK_CONTEXT_TOKENS,
+    )
+    return _FALLBACK_CONTEXT_TOKENS
+
+
+def _scaled(stated: int, config: Mapping[str, Any]) -> int:
+    """`stated`, stretched where RoPE scaling is applied on top of the original length.
+
+    YaRN and llama3 state the stretched length already, or stretch only by the caller's wish.
+    """
+    scaling = config.get("rope_scaling") or {}
+    kind = scaling.get("type") or scaling.get("rope_type")
+    if kind in ("linear", "dynamic") and (factor := scaling.get("factor")):
+        return int(stated * factor)
+    return stated
+
+
+def vocab_size(model: Any, config: Mapping[str, Any]) -> int:
+    """Width of the logits, found by pushing one token through the model.
+
+    Configs of multi-modal models nest it, padded heads exceed it; the output is what counts.
+    """
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+
+    logits = model(mx.array([[0]]), cache=make_prompt_cache(model))
+    mx.eval(logits)
+    width = int(logits.shape[-1])
+    stated = config.get("vocab_size", width)
+    if stated != width:
+        logger.debug("logits are %s wide, though the config states %s", width, stated)
+    return width
+
+
+def stop_token_ids(
+    tokenizer: Any, config: Mapping[str, Any], generation_config: Mapping[str, Any]
+) -> frozenset[int]:
+    """Every EOS that the tokenizer, the config or the generation config names."""
+    ids = {int(token_id) for token_id in tokenizer.eos_token_ids}
+    for source in (config, config.get("text_config") or {}, generation_config):
+        ids.update(_as_ids(source.get("eos_token_id")))
+    return frozenset(ids)
+
+
+def _as_ids(value: Any) -> Iterable[int]:
+    if value is None:
+        return ()
+    return (int(token_id) for token_id in (value if isinstance(value, list) else [value]))
+
+
+def sampling_defaults(generation_config: Mapping[str, Any]) -> SamplingDefaults:
+    """What generation_config.json says of sampling; `do_sample: false` means greedy."""
+    if generation_config.get("do_sample") is False:
+        return SamplingDefaults(
+            temperature=0.0, repetition_penalty=_number(generation_config, "repetition_penalty")
+        )
+    top_k = _number(generation_config, "top_k")
+    return SamplingDefaults(
+        temperature=_number(generation_config, "temperature"),
+        top_p=_number(generation_config, "top_p"),
+        top_k=None if top_k is None else int(top_k),
+        min_p=_number(generation_config, "min_p"),
+        repetition_penalty=_number(generation_config, "repetition_penalty"),
+    )
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    value = values.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def thinking_markers(tokenizer: Any) -> tuple[str, str] | None:
+    """The texts that open and close a thinking block, where the vocabulary has such tokens."""
+    return (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
+
+
+def trims_leading_space(tokenizer: Any) -> bool:
+    """Whether the tokenizer (SentencePiece) puts a space before the first word of any text."""
+    from mlx_lm.tokenizer_utils import SPMStreamingDetokenizer
+
+    detokenizer = tokenizer.detokenizer
+    return isinstance(detokenizer, SPMStreamingDetokenizer) and bool(detokenizer.trim_space)

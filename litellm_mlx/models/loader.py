@@ -1,0 +1,234 @@
+"""A model's name -> weights, tokenizer and what the engine must know of them.
+
+Choosing a BLAS, finding the files, refusing what cannot fit, loading, adapters and the expansion
+to float32 are steps of `load_model`; each has its own module. Whatever a library raises on the
+way leaves here as one of our errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.errors import ModelNotFoundError
+from litellm_mlx.grammar.vocabulary import Vocabulary
+from litellm_mlx.models.facts import (
+    context_tokens,
+    read_json,
+    sampling_defaults,
+    stop_token_ids,
+    thinking_markers,
+    trims_leading_space,
+    vocab_size,
+)
+from litellm_mlx.models.foreign import as_load_error
+from litellm_mlx.models.hardware import HardwareProfile, hardware_profile
+from litellm_mlx.models.names import ModelSpec
+from litellm_mlx.types import SamplingDefaults
+
+logger = logging.getLogger("litellm_mlx")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to generate, in the thread that loaded it.
+
+    Attributes:
+        name: as it was asked.
+        model: mlx-lm's module: (token ids (B, L), cache) -> logits (B, L, vocab_size).
+        tokenizer: mlx-lm's TokenizerWrapper.
+        context_tokens: prompt and completion together.
+        vocabulary: its tokens' bytes, and the stop tokens that any of its files names.
+        sampling: what the model's own files say; None where they say nothing.
+        fingerprint: changes whenever equal seeded requests might be answered differently.
+        num_parameters: of the model, adapters included.
+        dtype: how the weights are held, for people.
+        hardware: the machine as it was before loading.
+        thinking_markers: texts that open and close a thinking block, where it has one.
+        trims_leading_space: its tokenizer puts a space before a text's first word.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    context_tokens: int
+    vocabulary: Vocabulary
+    sampling: SamplingDefaults
+    fingerprint: str
+    num_parameters: int
+    dtype: str
+    hardware: HardwareProfile
+    thinking_markers: tuple[str, str] | None = None
+    trims_leading_space: bool = False
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits, padding included."""
+        return self.vocabulary.vocab_size
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Every token that ends a completion."""
+        return frozenset(self.vocabulary.stop_token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where a model's files lie: `root` is a directory, or the GGUF file itself."""
+
+    root: Path
+    identity: str
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the files that hold the weights."""
+        weights = [self.root] if self.root.is_file() else self.root.glob("model*.safetensors")
+        return sum(path.stat().st_size for path in weights)
+
+
+def load_model(spec: ModelSpec, config: EngineConfig, *, progress: bool = True) -> LoadedModel:
+    """Load what `spec` names, fetching it first if need be.
+
+    MLX's streams belong to threads: call this in the thread that will generate. Takes seconds
+    once the files are there.
+
+    Args:
+        spec: from `parse_model_name`.
+        config: `expand_weights` and `trust_remote_code` matter here.
+        progress: show progress bars on stderr while fetching.
+
+    Raises:
+        ModelNotFoundError: no such repository, revision, directory, file or adapter.
+        ModelLoadError: the files are broken, of an unknown kind, too large for this machine, or
+            the hub cannot be reached.
+    """
+    started_s = time.monotonic()
+    hardware = hardware_profile()
+    advice = "Check the files, or convert the original model with mlx_lm.convert"
+    with as_load_error(f"cannot load {spec.name!r} from {spec.location}", advice):
+        files = _find_files(spec, hardware, progress=progress)
+        loaded = _load(spec, files, config, hardware)
+    logger.info(
+        "loaded %s in %.1f s: %s parameters, %s, context %s tokens, on %s",
+        spec.name,
+        time.monotonic() - started_s,
+        f"{loaded.num_parameters:,}",
+        loaded.dtype,
+        f"{loaded.context_tokens:,}",
+        hardware.device_name,
+    )
+    return loaded
+
+
+def _find_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) -> _Files:
+    if spec.source == "hub":
+        return _hub_files(spec, hardware, progress=progress)
+    if spec.source == "embedded":
+        from litellm_mlx.models.embedded import SMOLLM2, ensure_embedded
+
+        return _Files(ensure_embedded(progress=progress), SMOLLM2.sha256)
+    root = Path(spec.location)
+    _require(spec, root)
+    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _listing(root)]
+    return _Files(root, f"{root}:{status}")
+
+
+def _hub_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) -> _Files:
+    from litellm_mlx.models.hub import fetch_snapshot
+    from litellm_mlx.models.memory import refuse_unless_fits
+
+    def check(weights_bytes: int) -> None:
+        refuse_unless_fits(spec.name, weights_bytes, hardware)
+
+    root = fetch_snapshot(spec.location, spec.revision, check_size=check, progress=progress)
+    return _Files(root, f"{spec.location}@{root.name}")  # a snapshot's folder is its commit
+
+
+def _listing(root: Path) -> list[Path]:
+    return [root] if root.is_file() else sorted(path for path in root.iterdir() if path.is_file())
+
+
+def _require(spec: ModelSpec, root: Path) -> None:
+    """Refuse a path that holds no model, saying what is missing."""
+    if spec.source == "gguf":
+        if not root.is_file():
+            raise ModelNotFoundError(f"no GGUF file at {root} (asked for as {spec.name!r})")
+        return
+    if not root.is_dir():
+        raise ModelNotFoundError(f"no model directory at {root} (asked for as {spec.name!r})")
+    if not (root / "config.json").is_file() or not list(root.glob("model*.safetensors")):
+        raise ModelNotFoundError(
+            f"{root} (asked for as {spec.name!r}) holds no config.json with model*.safetensors; "
+            f"name a directory that mlx_lm.convert wrote"
+        )
+
+
+def _load(
+    spec: ModelSpec, files: _Files, config: EngineConfig, hardware: HardwareProfile
+) -> LoadedModel:
+    from litellm_mlx.models.adapters import apply_adapter
+    from litellm_mlx.models.memory import refuse_unless_fits
+    from litellm_mlx.models.weights import expand_on_cpu, num_parameters
+
+    refuse_unless_fits(spec.name, files.weights_bytes, hardware)
+    model, tokenizer, model_config = _read(files.root, config)
+    if spec.adapter is not None:
+        apply_adapter(model, Path(spec.adapter))
+    dtype = expand_on_cpu(model, hardware, wanted=config.expand_weights)
+    generation_config = read_json(files.root, "generation_config")
+    own_sampling = sampling_defaults(generation_config)
+    return LoadedModel(
+        name=spec.name,
+        model=model,
+        tokenizer=tokenizer,
+        context_tokens=context_tokens(model_config, spec),
+        vocabulary=Vocabulary.from_tokenizer(
+            tokenizer,
+            vocab_size=vocab_size(model, model_config),
+            stop_token_ids=stop_token_ids(tokenizer, model_config, generation_config),
+        ),
+        sampling=spec.sampling if spec.source == "embedded" else own_sampling,
+        fingerprint=_fingerprint(spec, files, dtype, hardware),
+        num_parameters=num_parameters(model),
+        dtype=dtype,
+        hardware=hardware,
+        thinking_markers=thinking_markers(tokenizer),
+        trims_leading_space=trims_leading_space(tokenizer),
+    )
+
+
+def _read(root: Path, config: EngineConfig) -> tuple[Any, Any, Mapping[str, Any]]:
+    """Model, tokenizer and config of a GGUF file or of a directory in mlx-lm's form."""
+    if root.is_file():
+        from litellm_mlx.models.gguf import load_gguf
+
+        return load_gguf(root)
+    from mlx_lm.utils import load_model as mlx_load_model
+    from mlx_lm.utils import load_tokenizer
+
+    trust = config.trust_remote_code
+    model, model_config = mlx_load_model(root, trust_remote_code=trust)
+    tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]  # untyped library
+        root, {"trust_remote_code": trust}, eos_token_ids=model_config.get("eos_token_id")
+    )
+    return model, tokenizer, model_config
+
+
+def _fingerprint(spec: ModelSpec, files: _Files, dtype: str, hardware: HardwareProfile) -> str:
+    """Twelve hex digits over all that an answer to a seeded request depends on."""
+    blas = Path(hardware.blas).name if hardware.blas else None
+    parts: list[object] = [files.identity, dtype, hardware.device, blas]
+    parts += [version("mlx-lm"), version("mlx")]
+    if spec.adapter is not None:
+        adapter = Path(spec.adapter) / "adapters.safetensors"
+        parts += [spec.adapter, adapter.stat().st_size, adapter.stat().st_mtime_ns]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return f"mlx-{digest[:12]}"

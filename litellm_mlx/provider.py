@@ -1,0 +1,195 @@
+"""`MLXProvider`: LiteLLM's entry points as thin adapters over one shared path.
+
+Sync and async, stream and whole answer all go through `_start`; what follows only differs in how
+events are awaited and what is made of them. The streaming entry points are plain functions that
+start eagerly, so that errors surface at the call, where LiteLLM's fallbacks look for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import litellm
+from litellm import CustomLLM
+from litellm.types.utils import ModelResponse, ModelResponseStream
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.errors import EngineError, LiteLLMMLXError
+from litellm_mlx.translate.response import AnswerBuilder, ChunkBuilder, to_litellm_error
+
+if TYPE_CHECKING:
+    from litellm_mlx.engine.stream import EventStream
+    from litellm_mlx.models.loader import LoadedModel
+    from litellm_mlx.models.registry import ModelRegistry
+    from litellm_mlx.types import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A request that the engine has accepted."""
+
+    name: str
+    request: GenerationRequest
+    model: LoadedModel
+    events: EventStream
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.request.num_top_logprobs is not None
+
+    def answer(self, builder: AnswerBuilder, response: ModelResponse) -> ModelResponse:
+        return builder.fill(
+            response,
+            model=self.name,
+            fingerprint=self.model.fingerprint,
+            wants_logprobs=self.wants_logprobs,
+        )
+
+    def chunk_builder(self) -> ChunkBuilder:
+        return ChunkBuilder(
+            model=self.name,
+            fingerprint=self.model.fingerprint,
+            wants_logprobs=self.wants_logprobs,
+        )
+
+
+class MLXProvider(CustomLLM):
+    """The `mlx/` provider. One instance serves any number of threads and event loops.
+
+    Args:
+        config: settings of its engines; read from `LITELLM_MLX_*` variables at the first call when
+            not given.
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        super().__init__()
+        self._config = config
+        self._registry: ModelRegistry | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The engines of this provider, made at first use because that imports MLX."""
+        with self._lock:
+            if self._registry is None:
+                from litellm_mlx.models.registry import ModelRegistry
+
+                self._registry = ModelRegistry(self._config or EngineConfig.from_env())
+            return self._registry
+
+    @property
+    def registry_if_used(self) -> ModelRegistry | None:
+        """The engines, or `None` while nothing has been asked of the provider."""
+        return self._registry
+
+    def completion(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """One whole answer, waiting in the calling thread."""
+        call = _bind(*args, **kwargs)
+        with _typed_errors(call["model"]):
+            started = self._start(call, is_stream=False)
+            builder = AnswerBuilder(started.request.n)
+            for event in started.events:
+                builder.add(event)
+            return started.answer(builder, call["model_response"])
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """One whole answer; nothing blocks the event loop."""
+        call = _bind(*args, **kwargs)
+        with _typed_errors(call["model"]):
+            start = functools.partial(self._start, call, is_stream=False)
+            started = await asyncio.to_thread(start)
+            builder = AnswerBuilder(started.request.n)
+            async for event in started.events:
+                builder.add(event)
+            return started.answer(builder, call["model_response"])
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponseStream]:  # type: ignore[override]  # LiteLLM's annotation is narrower than what it takes
+        """Deltas, waiting in the calling thread."""
+        call = _bind(*args, **kwargs)
+        with _typed_errors(call["model"]):
+            return _chunks(self._start(call, is_stream=True))
+
+    def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[ModelResponseStream]:  # type: ignore[override]  # as above
+        """Deltas on the event loop. LiteLLM runs this call itself in an executor thread."""
+        call = _bind(*args, **kwargs)
+        with _typed_errors(call["model"]):
+            return _achunks(self._start(call, is_stream=True))
+
+    def _start(self, call: Mapping[str, Any], *, is_stream: bool) -> _Started:
+        """Load the model if need be, translate, compile, submit. Blocks; not for event loops."""
+        from litellm_mlx.translate.request import Call, build_request
+
+        deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
+        litellm_params = call.get("litellm_params") or {}
+        registry = self.registry
+        engine = registry.engine(call["model"])
+        model = engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
+        request = build_request(
+            Call(
+                messages=call["messages"],
+                params=call["optional_params"],
+                is_raw=litellm_params.get("text_completion") is True,
+                is_stream=is_stream,
+                drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
+                deadline_s=deadline_s,
+            ),
+            model,
+            registry.config,
+        )
+        return _Started(call["model"], request, model, engine.submit(request))
+
+    def _timeout_s(self, timeout: Any) -> float:
+        """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
+        seconds = getattr(timeout, "read", timeout)
+        return float(seconds) if seconds is not None else self.registry.config.default_timeout_s
+
+
+def _bind(model: str, messages: list[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """LiteLLM passes keywords; only the first two may come by position."""
+    if args:
+        raise TypeError("pass everything after `messages` by keyword")
+    return {"model": model, "messages": messages, **kwargs}
+
+
+class _typed_errors:  # noqa: N801  # reads as a statement
+    """Let nothing but LiteLLM's exceptions out: it retries all others, four generations deep."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, LiteLLMMLXError):
+            raise to_litellm_error(error, self._model) from error
+        if isinstance(error, Exception) and not isinstance(error, litellm.exceptions.APIError):
+            wrapped = EngineError(f"unexpected {type(error).__name__}: {error}")
+            raise to_litellm_error(wrapped, self._model) from error
+
+
+def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
+    builder = started.chunk_builder()
+    with _typed_errors(started.name):
+        try:
+            for event in started.events:
+                yield from builder.chunks(event)
+        finally:
+            started.events.close()
+
+
+async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
+    builder = started.chunk_builder()
+    with _typed_errors(started.name):
+        try:
+            async for event in started.events:
+                for chunk in builder.chunks(event):
+                    yield chunk
+        finally:
+            started.events.close()

@@ -1,0 +1,157 @@
+"""The request parameters that we honour: names, types and limits, checked by Pydantic.
+
+Everything that LiteLLM hands over is either honoured, known to be harmless, or refused by name;
+nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from litellm_mlx.errors import UnsupportedParameterError
+from litellm_mlx.types import Backend, SamplingDefaults, SamplingParams
+
+# Below it a temperature only overflows the division; greedy is its limit (as in vLLM).
+_MIN_TEMPERATURE = 1e-5
+
+# Accepted and without effect here: bookkeeping of the client, or hints for a remote server.
+HARMLESS = frozenset(
+    {
+        "max_retries",
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "tool_choice",
+        "user",
+    }
+)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class RequestParams(BaseModel):
+    """What a chat completion may ask for, in OpenAI's names and vLLM's for the rest."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    logit_bias: dict[Annotated[int, Field(ge=0, strict=False)], float] = {}
+    seed: int | None = None
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = []
+    max_tokens: int | None = Field(None, ge=1)
+    n: int = Field(1, ge=1, le=128)
+    logprobs: bool | int = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    guided_decoding_backend: Backend | None = None
+    tools: list[Any] = Field([], max_length=0)
+    functions: list[Any] = Field([], max_length=0)
+    function_call: Literal["none", "auto"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    echo: Literal[False] = False
+    suffix: None = None
+    best_of: Literal[1] = 1
+
+    def sampling(self, defaults: SamplingDefaults) -> SamplingParams:
+        """How to draw tokens: the caller's word, else the model's own, else the API's default."""
+        temperature = _first(self.temperature, defaults.temperature, 1.0)
+        top_p = _first(self.top_p, defaults.top_p, 1.0)
+        is_greedy = temperature < _MIN_TEMPERATURE or top_p == 0
+        return SamplingParams(
+            temperature=0.0 if is_greedy else temperature,
+            top_p=1.0 if is_greedy else top_p,
+            top_k=max(_first(self.top_k, defaults.top_k, 0), 0),
+            min_p=_first(self.min_p, defaults.min_p, 0.0),
+            repetition_penalty=_first(
+                self.repetition_penalty, defaults.repetition_penalty, 1.0
+            ),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=tuple(self.logit_bias.items()),
+            seed=self.seed,
+        )
+
+    @property
+    def num_top_logprobs(self) -> int | None:
+        """How many alternatives to report per token; `None` when no logprobs are wanted.
+
+        Raises:
+            UnsupportedParameterError: `top_logprobs` without `logprobs`.
+        """
+        if not isinstance(self.logprobs, bool):  # the older text completion's count
+            return self.logprobs
+        if self.logprobs:
+            return self.top_logprobs or 0
+        if self.top_logprobs:
+            raise UnsupportedParameterError("top_logprobs needs logprobs=True beside it")
+        return None
+
+
+def parse_params(given: Mapping[str, Any], *, drops_unsupported: bool) -> RequestParams:
+    """Check the parameters of one request.
+
+    Args:
+        given: LiteLLM's `optional_params`; `extra_body` in it is opened.
+        drops_unsupported: LiteLLM's `drop_params`: leave out what we do not know instead.
+
+    Raises:
+        UnsupportedParameterError: a parameter that we do not honour, or a value out of range.
+    """
+    params = {**given, **(given.get("extra_body") or {})}
+    params.pop("extra_body", None)
+    params = {k: v for k, v in params.items() if v is not None and k not in HARMLESS}
+    if drops_unsupported:
+        params = {k: v for k, v in params.items() if k in RequestParams.model_fields}
+        for name in ("tools", "functions"):
+            params.pop(name, None)
+    try:
+        return RequestParams.model_validate(params)
+    except ValidationError as error:
+        raise UnsupportedParameterError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    """Every complaint as `name: what was given, what is allowed`."""
+    return "; ".join(_explain_one(dict(item)) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, RequestParams.model_fields, n=1)
+        hint = f", did you mean {near[0]!r}" if near else ""
+        return f"{name} is not a parameter of mlx models{hint}; drop_params=True leaves it out"
+    if name in ("tools", "functions"):
+        return f"{name}: calling tools is not supported yet; send the request without them"
+    message = item["msg"][:1].lower() + item["msg"][1:]
+    return f"{name}={_shorten(item['input'])}: {message}"
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _first(*values: Any) -> Any:
+    """The first value that is not `None`."""
+    return next(value for value in values if value is not None)

@@ -1,0 +1,141 @@
+"""Values that cross module borders: what a caller asks of the engine and what comes back.
+
+Stdlib only, and nothing here knows LiteLLM, so that another front door can be put on the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+ConstraintKind = Literal["json_schema", "regex", "choice", "grammar"]
+Backend = Literal["llguidance", "outlines_core"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the completion's text must satisfy, in canonical form.
+
+    `source` is a JSON schema or a JSON list of choices (both as JSON text), a regex, or a grammar
+    (Lark), by `kind`. Equal constraints have equal fields, so the value is its own cache key.
+    """
+
+    kind: ConstraintKind
+    source: str
+    backend: Backend = "llguidance"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
+
+    Temperature is applied first, then `top_k`, `top_p`, `min_p`. `repetition_penalty` counts the
+    prompt and the completion, the presence and frequency penalties the completion only.
+    `logit_bias` holds (token id, bias) pairs. Without `seed` every request draws afresh.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What a model's own generation config says; `None` where it says nothing."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One request to an engine: `n` completions of one prompt.
+
+    `num_top_logprobs` is `None` when no logprobs are wanted. `deadline_s` is a time on the
+    monotonic clock. `opens_reasoning` says that the prompt ends inside a thinking block.
+    """
+
+    prompt_token_ids: tuple[int, ...]
+    max_tokens: int
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    num_top_logprobs: int | None = None
+    constraint: Constraint | None = None
+    deadline_s: float | None = None
+    opens_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One completion token with its natural-log probability under the constrained distribution.
+
+    `top` holds (token id, token bytes, logprob) of the likeliest tokens, best first.
+    """
+
+    token_id: int
+    token_bytes: bytes
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of completion `index`; `reasoning` is text inside the model's thinking block."""
+
+    index: int
+    text: str = ""
+    reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds from submit, on the monotonic clock, of one request."""
+
+    queue_s: float
+    time_to_first_token_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request, over all its completions.
+
+    Completion tokens are the tokens that the model produced, its stop token included; cached
+    tokens are prompt tokens that were not prefilled again.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Completion `index` has ended."""
+
+    index: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The whole request has ended well; always the last event."""
+
+    usage: Usage
+    timings: Timings
+
+
+Event = Delta | Finished | Done

@@ -1,0 +1,31 @@
+"""What all tests share: a clean environment, one tiny model, and threads that must not leak."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports litellm: no test may reach for the network.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-weight llama with a byte-level tokenizer of 315 tokens."""
+    from tests.tiny_model import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model_dir: Path) -> Iterator[str]:
+    """LiteLLM's name of the tiny model; its engine is shared by the session's tests."""
+    import litellm_mlx
+
+    yield f"mlx/{tiny_model_dir}"
+    litellm_mlx.unload_all()

@@ -1,0 +1,105 @@
+"""The hub path, against a loopback server in the hub's shape.
+
+huggingface_hub reads HF_ENDPOINT and HF_HOME once, at import, so each case is a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.loopback_hub import GATED, LoopbackHub, serve
+from tests.tiny_model import make_tiny_model
+
+LOAD = """
+import dataclasses, json, sys
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.errors import LiteLLMMLXError
+from litellm_mlx.models import loader
+from litellm_mlx.models.names import parse_model_name
+
+available_bytes, *names = sys.argv[1:]
+if int(available_bytes):
+    small = dataclasses.replace(loader.hardware_profile(), available_bytes=int(available_bytes))
+    loader.hardware_profile = lambda: small
+for name in names:
+    try:
+        loaded = loader.load_model(parse_model_name(name), EngineConfig())
+        print(json.dumps(["loaded", loaded.context_tokens, loaded.fingerprint]))
+    except LiteLLMMLXError as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> LoopbackHub:
+    root = tmp_path_factory.mktemp("hub")
+    old = {"max_position_embeddings": 1024}
+    return LoopbackHub(
+        {
+            "org/tiny": {
+                "main": make_tiny_model(root / "main"),
+                "v1": make_tiny_model(root / "v1", seed=1, config=old),
+            }
+        }
+    )
+
+
+def load(endpoint: str, home: Path, *names: str, available_bytes: int = 0) -> list[list[str]]:
+    """What a fresh process gets for each name, with `home` as the hub's cache."""
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(available_bytes), *names],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_repository_loads_at_each_revision(hub: LoopbackHub, tmp_path: Path) -> None:
+    with serve(hub) as endpoint:
+        commit = hub.commit("org/tiny", "v1")
+        names = ("org/tiny", "org/tiny@v1", f"org/tiny@{commit}")
+        newest, tagged, by_commit = load(endpoint, tmp_path, *names)
+    assert (newest[:2], tagged[:2]) == (["loaded", 2048], ["loaded", 1024])
+    assert tagged == by_commit
+    assert newest[2] != tagged[2]
+
+
+def test_what_is_not_there_is_told_apart(hub: LoopbackHub, tmp_path: Path) -> None:
+    with serve(hub) as endpoint:
+        missing, revision, gated = load(endpoint, tmp_path, "org/none", "org/tiny@v9", GATED)
+    assert missing[0] == revision[0] == gated[0] == "ModelNotFoundError"
+    assert "no repository org/none" in missing[1]
+    assert "no revision 'v9'" in revision[1]
+    assert "accept its licence" in gated[1]
+
+
+def test_a_cached_model_needs_no_hub(hub: LoopbackHub, tmp_path: Path) -> None:
+    with serve(hub) as endpoint:
+        (online,) = load(endpoint, tmp_path, "org/tiny")
+    offline, never_fetched = load(endpoint, tmp_path, "org/tiny", "org/other")
+    assert offline == online
+    assert never_fetched[0] == "ModelLoadError"
+    assert "path" in never_fetched[1]
+
+
+def test_too_large_a_model_is_refused_before_it_is_fetched(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    hub.fetched.clear()
+    with serve(hub) as endpoint:
+        ((kind, message),) = load(endpoint, tmp_path, "org/tiny", available_bytes=1 << 20)
+    assert kind == "ModelLoadError"
+    assert "GiB" in message
+    assert "model.safetensors" not in hub.fetched
