@@ -87,29 +87,44 @@ class PrefillBatch:
 
 
 class DecodeBatch:
-    """Sequences that decode together, one token per row and step."""
+    """Sequences that decode together, one token per row and step, one forward pass ahead.
+
+    `logits` holds the pass in flight for `rows`. It is dispatched on tokens that the device has
+    sampled and nobody has read yet, so the device never waits for Python; the price is a pass
+    wasted on a row whose token turns out to end it.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._caches: list[LayerCache] = []
         self.rows: list[Sequence] = []
+        self.logits: mx.array | None = None  # (B, V)
 
-    def add(self, rows: list[Sequence], caches: list[LayerCache]) -> None:
-        """Append rows whose prompts are in `caches`."""
-        self._caches = extend_caches(self._caches, caches)
-        self.rows.extend(rows)
+    def dispatch(
+        self, tokens: mx.array | None, joining: list[Sequence], caches: list[LayerCache]
+    ) -> None:
+        """Start the next forward pass.
 
-    def forward(self) -> mx.array:
-        """Start the forward pass of every row's newest token: (B, V) logits, being computed."""
-        tokens = mx.array([[row.next_input] for row in self.rows])
-        logits: mx.array = self._model(tokens, cache=self._caches)[:, -1, :]
-        mx.async_eval(logits)
-        return logits
+        Args:
+            tokens: (B,) newest tokens of `rows`, `None` when there are no rows yet.
+            joining: rows whose prompts are in `caches`; they come after the others.
+            caches: layer caches of the joining rows.
+        """
+        inputs = [] if tokens is None else [tokens]
+        if joining:
+            last = [row.request.prompt_token_ids[-1] for row in joining]
+            inputs.append(mx.array(last, dtype=mx.uint32))
+            self._caches = extend_caches(self._caches, caches)
+            self.rows.extend(joining)
+        self.logits = self._model(mx.concatenate(inputs)[:, None], cache=self._caches)[:, -1, :]
+        mx.async_eval(self.logits)
 
     def keep(self, rows: Seq[int]) -> None:
         """Drop all rows but these."""
         self._caches = select_rows(self._caches, rows)
         self.rows = [self.rows[i] for i in rows]
+        if self.logits is not None:
+            self.logits = self.logits[mx.array(list(rows))] if rows else None
 
     @property
     def num_bytes(self) -> int:

@@ -84,7 +84,6 @@ class Sequence:
         "finish_reason",
         "guide",
         "index",
-        "next_input",
         "num_reasoning_tokens",
         "running",
         "token_ids",
@@ -104,7 +103,6 @@ class Sequence:
         self.index = index
         self.guide = guide
         self.token_ids: list[int] = []
-        self.next_input = running.request.prompt_token_ids[-1]
         self.finish_reason: FinishReason | None = None
         self.num_reasoning_tokens = 0
         self._decoder = decoder
@@ -117,6 +115,11 @@ class Sequence:
         """What the caller asked."""
         return self.running.request
 
+    @property
+    def ends_with_next_token(self) -> bool:
+        """Whatever the next token is, it is the last."""
+        return len(self.token_ids) + 1 >= self.request.max_tokens
+
     def accept(self, token_id: int, logprob: TokenLogprob | None) -> list[Event]:
         """Append a sampled token and say what it means for the caller.
 
@@ -124,7 +127,6 @@ class Sequence:
             EngineError: the guide had not allowed the token.
         """
         self.token_ids.append(token_id)
-        self.next_input = token_id
         if self.guide is not None:
             self.guide.advance(token_id)
         if token_id in self._stop_token_ids:

@@ -1,7 +1,7 @@
 """The only code on a model's MLX thread: admit, prefill, decode, emit, fail.
 
-Requests join and leave between steps. The forward pass is dispatched first; token bitmasks are
-filled and the last step's events delivered while it runs; only sampling waits.
+Requests join and leave between steps. The forward pass is dispatched first; tokens are read, events
+delivered and token bitmasks filled while it runs; only sampling waits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from litellm_mlx.engine.sequence import RunningRequest, Sequence
 from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
 from litellm_mlx.errors import LiteLLMMLXError
 from litellm_mlx.grammar.mask import apply_token_bitmask
+from litellm_mlx.kvcache.layers import LayerCache
 from litellm_mlx.types import Event
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
@@ -73,8 +74,9 @@ class Worker:
         """Free the rows of callers that left, admit, prefill a little, decode one token per row."""
         self._drop_dead_rows()
         self._admit()
-        self._prefill_step()
-        self._decode_step()
+        joining, caches = self._prefill_step()
+        if joining or self._decode.rows:
+            self._decode_step(joining, caches)
         self.num_steps += 1
         if self.num_steps % _CLEAR_CACHE_STEPS == 0:
             mx.clear_cache()
@@ -129,37 +131,44 @@ class Worker:
                 running.admitted_s = now_s
             self._prefill.add(admitted)
 
-    def _prefill_step(self) -> None:
+    def _prefill_step(self) -> tuple[list[Sequence], list[LayerCache]]:
+        """Prefill one chunk per prompt; the sequences whose prompts are through, and their caches."""
         if not self._prefill.rows:
-            return
+            return [], []
         self._prefill.step()
         sequences, caches = self._prefill.take_finished()
-        if not sequences:
-            return
         for sequence in sequences:
             request = sequence.request
             self._samplers[sequence] = RowSampler.for_sequence(
                 request.sampling, request.prompt_token_ids, sequence.index
             )
-        self._decode.add(sequences, caches)
+        return sequences, caches
 
     # decoding --------------------------------------------------------------------------------
 
-    def _decode_step(self) -> None:
-        rows = self._decode.rows
-        if not rows:
+    def _decode_step(self, joining: list[Sequence], caches: list[LayerCache]) -> None:
+        """Sample from the pass in flight, start the next one, and only then look at the tokens."""
+        masked = self._masked_logits()
+        rows = list(self._decode.rows)
+        tokens = None
+        if masked is not None:
+            samplers = [self._samplers[row] for row in rows]
+            tokens = sample(masked, samplers, [len(row.token_ids) for row in rows])
+        if joining or not all(row.ends_with_next_token for row in rows):
+            self._decode.dispatch(tokens, joining, caches)
+        if masked is not None and tokens is not None:
+            self._accept(rows, tokens.tolist(), masked)
             self._deliver()
-            return
-        logits = self._decode.forward()
-        # The device works on the logits meanwhile.
-        self._deliver()
-        bitmask = self._fill_bitmask()
+
+    def _masked_logits(self) -> mx.array | None:
+        """Logits (B, V) of the pass in flight with bias, penalties and constraints applied."""
+        rows, logits = self._decode.rows, self._decode.logits
+        if logits is None:
+            return None
+        bitmask = self._fill_bitmask()  # the device works on the logits meanwhile
         samplers = [self._samplers[row] for row in rows]
         logits = process_rows(logits, samplers, [row.token_ids for row in rows])
-        if bitmask is not None:
-            logits = apply_token_bitmask(logits, mx.array(bitmask))
-        tokens = sample(logits, samplers, [len(row.token_ids) for row in rows])
-        self._accept(tokens.tolist(), logits)
+        return logits if bitmask is None else apply_token_bitmask(logits, mx.array(bitmask))
 
     def _fill_bitmask(self) -> np.ndarray | None:
         """The allowed tokens of every row, (B, W) int32; `None` when no row is constrained."""
@@ -173,11 +182,11 @@ class Worker:
                 row.guide.fill_bitmask(words)
         return bitmask
 
-    def _accept(self, token_ids: list[int], logits: mx.array) -> None:
+    def _accept(self, rows: list[Sequence], token_ids: list[int], logits: mx.array) -> None:
         """Give each row its token; rows that ended leave the batch."""
         now_s = time.monotonic()
         token_bytes = self._loaded.vocabulary.token_bytes
-        for i, (row, token_id) in enumerate(zip(self._decode.rows, token_ids, strict=True)):
+        for i, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
             num_top = row.request.num_top_logprobs
             logprob = (
                 None
@@ -191,8 +200,6 @@ class Worker:
         self._keep_decoding(
             [i for i, row in enumerate(self._decode.rows) if row.finish_reason is None]
         )
-        if not self._decode.rows:  # no forward pass to deliver these behind
-            self._deliver()
 
     def _keep_decoding(self, alive: list[int]) -> None:
         rows = self._decode.rows
