@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import litellm
-from litellm import CustomLLM
+from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from litellm_mlx.config import EngineConfig
@@ -157,7 +157,7 @@ def _bind(model: str, messages: list[Any], *args: Any, **kwargs: Any) -> dict[st
     return {"model": model, "messages": messages, **kwargs}
 
 
-class _typed_errors:  # noqa: N801  # reads as a statement
+class _typed_errors:  # reads as a statement
     """Let nothing but LiteLLM's exceptions out: it retries all others, four generations deep."""
 
     def __init__(self, model: str) -> None:

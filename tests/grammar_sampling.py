@@ -111,9 +111,17 @@ def draw(
     return None
 
 
-def accepts(index: Index, vocabulary: Vocabulary, text: str, token_ids: Sequence[int]) -> bool:
-    """Whether a guide lets these tokens through, one by one, and may end there."""
+def accepts(
+    index: Index, vocabulary: Vocabulary, text: str, token_ids: Sequence[int] | None = None
+) -> bool:
+    """Whether a guide lets a text through, token by token, and may end there.
+
+    llguidance lets text that is forced come in the tokenizer's own tokens only, so those are
+    the default.
+    """
     guide = index.guide()
+    if token_ids is None:
+        token_ids = vocabulary.ll_tokenizer.tokenize_str(text)
     assert b"".join(map(vocabulary.token_bytes, token_ids)) == text.encode()
     for token_id in token_ids:
         if token_id not in allowed_tokens(guide, vocabulary):

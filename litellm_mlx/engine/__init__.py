@@ -1,0 +1,1 @@
+"""One model's continuous batch on its own thread."""

@@ -61,9 +61,7 @@ class Engine(Generic[ModelT]):
         name: of the model, for the thread's name and for messages.
     """
 
-    def __init__(
-        self, load: Callable[[], ModelT], config: EngineConfig, *, name: str
-    ) -> None:
+    def __init__(self, load: Callable[[], ModelT], config: EngineConfig, *, name: str) -> None:
         self._load = load
         self._config = config
         self._name = name
@@ -74,9 +72,7 @@ class Engine(Generic[ModelT]):
         self._lock = threading.Lock()
         self._error: LiteLLMMLXError | None = None
         self._is_stopping = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"litellm-mlx {name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"litellm-mlx {name}", daemon=True)
         _live_engines.add(self)
         self._thread.start()
 

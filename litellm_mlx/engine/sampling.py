@@ -11,9 +11,10 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.sample_utils import (
     apply_min_p,
     apply_top_k,
@@ -83,9 +84,7 @@ class RowSampler:
         return logits
 
 
-def sample(
-    logits: mx.array, rows: Sequence[RowSampler], positions: Sequence[int]
-) -> mx.array:
+def sample(logits: mx.array, rows: Sequence[RowSampler], positions: Sequence[int]) -> mx.array:
     """Draw one token per row.
 
     Args:
@@ -105,6 +104,11 @@ def sample(
         ]
     )
     return mx.argmax(scores, axis=-1)
+
+
+def token_ids(tokens: mx.array) -> list[int]:
+    """Wait for the (B,) tokens that `sample` drew and read them."""
+    return cast(list[int], tokens.tolist())
 
 
 def _perturb(logits: mx.array, row: RowSampler, position: int) -> mx.array:
@@ -142,15 +146,14 @@ def token_logprobs(
         num_top: how many alternatives to list; forbidden tokens are never listed.
         token_bytes: the bytes of a token.
     """
-    logprobs = logits.astype(mx.float32)
-    logprobs = logprobs - mx.logsumexp(logprobs)
+    scores = logits.astype(mx.float32)
+    logprobs = np.array(scores - mx.logsumexp(scores))
     top: list[tuple[int, bytes, float]] = []
     if num_top:
-        ids = mx.argpartition(-logprobs, kth=num_top - 1)[:num_top]
-        pairs = zip(ids.tolist(), logprobs[ids].tolist(), strict=True)
-        ranked = sorted(pairs, key=lambda pair: -pair[1])
-        top = [(i, token_bytes(i), p) for i, p in ranked if p > float("-inf")]
-    chosen = max(logprobs[token_id].item(), MIN_LOGPROB)
+        likeliest = np.argsort(-logprobs, kind="stable")[:num_top].tolist()
+        allowed = [i for i in likeliest if np.isfinite(logprobs[i])]
+        top = [(i, token_bytes(i), float(logprobs[i])) for i in allowed]
+    chosen = max(float(logprobs[token_id]), MIN_LOGPROB)
     return TokenLogprob(token_id, token_bytes(token_id), chosen, tuple(top))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +15,13 @@ import numpy as np
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.batch import DecodeBatch, PrefillBatch
 from litellm_mlx.engine.model import ServedModel
-from litellm_mlx.engine.sampling import RowSampler, process_rows, sample, token_logprobs
+from litellm_mlx.engine.sampling import (
+    RowSampler,
+    process_rows,
+    sample,
+    token_ids,
+    token_logprobs,
+)
 from litellm_mlx.engine.sequence import RunningRequest, Sequence
 from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
 from litellm_mlx.errors import LiteLLMMLXError
@@ -132,7 +137,7 @@ class Worker:
             self._prefill.add(admitted)
 
     def _prefill_step(self) -> tuple[list[Sequence], list[LayerCache]]:
-        """Prefill one chunk per prompt; the sequences whose prompts are through, and their caches."""
+        """Prefill one chunk per prompt; sequences whose prompts are through, and their caches."""
         if not self._prefill.rows:
             return [], []
         self._prefill.step()
@@ -157,7 +162,7 @@ class Worker:
         if joining or not all(row.ends_with_next_token for row in rows):
             self._decode.dispatch(tokens, joining, caches)
         if masked is not None and tokens is not None:
-            self._accept(rows, tokens.tolist(), masked)
+            self._accept(rows, token_ids(tokens), masked)
             self._deliver()
 
     def _masked_logits(self) -> mx.array | None:
@@ -182,11 +187,11 @@ class Worker:
                 row.guide.fill_bitmask(words)
         return bitmask
 
-    def _accept(self, rows: list[Sequence], token_ids: list[int], logits: mx.array) -> None:
+    def _accept(self, rows: list[Sequence], sampled: list[int], logits: mx.array) -> None:
         """Give each row its token; rows that ended leave the batch."""
         now_s = time.monotonic()
         token_bytes = self._loaded.vocabulary.token_bytes
-        for i, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
+        for i, (row, token_id) in enumerate(zip(rows, sampled, strict=True)):
             num_top = row.request.num_top_logprobs
             logprob = (
                 None

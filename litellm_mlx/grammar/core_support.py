@@ -2,6 +2,8 @@
 
 Owns that list only. The library itself ignores what it does not know (`minimum`, `uniqueItems`)
 and misreads some of what it does (`allOf`, schemas without a type): its issues 147, 151, 259, 261.
+What it compiles it may narrow: release 0.2.14 forbids a token that ends one byte after a point
+where the whole text could end, as the "." of a number that is no part of an object or array.
 """
 
 from __future__ import annotations

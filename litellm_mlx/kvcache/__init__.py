@@ -1,0 +1,1 @@
+"""Layer caches of a batch, and later the prefix cache."""

@@ -142,7 +142,7 @@ def _model(path: Path, config: dict[str, Any], weights: Mapping[str, Any]) -> An
     from mlx.nn.layers.quantized import quantize
     from mlx_lm.models.llama import Model, ModelArgs
 
-    args = ModelArgs.from_dict(config)  # type: ignore[no-untyped-call]  # untyped library
+    args = ModelArgs.from_dict(config)
     model = Model(args)
 
     def quantization(name: str, module: Any) -> dict[str, int] | bool:

@@ -216,7 +216,7 @@ def _read(root: Path, config: EngineConfig) -> tuple[Any, Any, Mapping[str, Any]
 
     trust = config.trust_remote_code
     model, model_config = mlx_load_model(root, trust_remote_code=trust)
-    tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]  # untyped library
+    tokenizer = load_tokenizer(
         root, {"trust_remote_code": trust}, eos_token_ids=model_config.get("eos_token_id")
     )
     return model, tokenizer, model_config

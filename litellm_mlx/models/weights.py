@@ -23,7 +23,7 @@ def num_parameters(model: Any) -> int:
     """Parameters of the model, each packed weight counted as what it stands for."""
     from mlx_lm.utils import get_total_parameters
 
-    return int(get_total_parameters(model))  # type: ignore[no-untyped-call]  # untyped library
+    return int(get_total_parameters(model))
 
 
 def expand_on_cpu(model: Any, hardware: HardwareProfile, *, wanted: bool) -> str:

@@ -1,0 +1,1 @@
+"""LiteLLM's arguments in, LiteLLM's answers out."""

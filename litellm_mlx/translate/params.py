@@ -82,9 +82,7 @@ class RequestParams(BaseModel):
             top_p=1.0 if is_greedy else top_p,
             top_k=max(_first(self.top_k, defaults.top_k, 0), 0),
             min_p=_first(self.min_p, defaults.min_p, 0.0),
-            repetition_penalty=_first(
-                self.repetition_penalty, defaults.repetition_penalty, 1.0
-            ),
+            repetition_penalty=_first(self.repetition_penalty, defaults.repetition_penalty, 1.0),
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             logit_bias=tuple(self.logit_bias.items()),

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import PromptTooLongError, UnsupportedParameterError
 from litellm_mlx.translate.messages import (
-    ends_in_thinking,
     encode_chat,
     encode_raw,
+    ends_in_thinking,
     render_chat,
 )
 from litellm_mlx.translate.params import RequestParams, parse_params

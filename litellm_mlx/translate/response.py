@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable
 
-import litellm
+from litellm import exceptions
 from litellm.types.utils import (
     ChatCompletionTokenLogprob,
     ChoiceLogprobs,
@@ -67,7 +67,7 @@ class AnswerBuilder:
         response.model = model
         response.system_fingerprint = fingerprint
         response.choices = [self._choice(i, wants_logprobs) for i in range(len(self._text))]
-        response.usage = _usage(self._done.usage)  # type: ignore[attr-defined]  # a pydantic extra
+        response.usage = _usage(self._done.usage)  # type: ignore[attr-defined]  # pydantic extra
         response._hidden_params[TIMINGS_KEY] = self._done.timings
         return response
 
@@ -108,7 +108,7 @@ class ChunkBuilder:
             self._reason = event.reason
         else:
             usage = self._chunk(LiteLLMDelta(content="", role=None))
-            usage.usage = _usage(event.usage)  # type: ignore[attr-defined]  # a pydantic extra
+            usage.usage = _usage(event.usage)
             yield usage
             yield self._chunk(LiteLLMDelta(), finish_reason=self._reason)
 
@@ -143,18 +143,18 @@ def to_litellm_error(error: LiteLLMMLXError, model: str) -> Exception:
     """The LiteLLM exception that a client expects; only what may succeed later is retryable."""
     message = str(error)
     if isinstance(error, PromptTooLongError):
-        return litellm.ContextWindowExceededError(message, model, PROVIDER)
+        return exceptions.ContextWindowExceededError(message, model, PROVIDER)
     if isinstance(error, UnsupportedParameterError):
-        return litellm.UnsupportedParamsError(message, llm_provider=PROVIDER, model=model)
+        return exceptions.UnsupportedParamsError(message, llm_provider=PROVIDER, model=model)
     if isinstance(error, RequestError):
-        return litellm.BadRequestError(message, model, PROVIDER)
+        return exceptions.BadRequestError(message, model, PROVIDER)
     if isinstance(error, ModelNotFoundError):
-        return litellm.NotFoundError(message, model, PROVIDER)
+        return exceptions.NotFoundError(message, model, PROVIDER)
     if isinstance(error, OverloadedError):
-        return litellm.RateLimitError(message, PROVIDER, model)
+        return exceptions.RateLimitError(message, PROVIDER, model)
     if isinstance(error, RequestTimeoutError):
-        return litellm.Timeout(message, model, PROVIDER)
-    return litellm.InternalServerError(message, PROVIDER, model)
+        return exceptions.Timeout(message, model, PROVIDER)
+    return exceptions.InternalServerError(message, PROVIDER, model)
 
 
 def _usage(usage: Usage) -> LiteLLMUsage:
@@ -170,20 +170,21 @@ def _usage(usage: Usage) -> LiteLLMUsage:
 
 
 def _logprobs(tokens: Iterable[TokenLogprob]) -> ChoiceLogprobs:
-    return ChoiceLogprobs(
-        content=[
-            ChatCompletionTokenLogprob(
-                **_token(token.token_bytes, token.logprob),
-                top_logprobs=[TopLogprob(**_token(text, p)) for _, text, p in token.top],
-            )
-            for token in tokens
-        ]
+    return ChoiceLogprobs(content=[_token_logprob(token) for token in tokens])
+
+
+def _token_logprob(token: TokenLogprob) -> ChatCompletionTokenLogprob:
+    top = [
+        TopLogprob(token=_text(raw), bytes=list(raw), logprob=logprob)
+        for _, raw, logprob in token.top
+    ]
+    return ChatCompletionTokenLogprob(
+        token=_text(token.token_bytes),
+        bytes=list(token.token_bytes),
+        logprob=token.logprob,
+        top_logprobs=top,
     )
 
 
-def _token(token_bytes: bytes, logprob: float) -> dict[str, object]:
-    return {
-        "token": token_bytes.decode("utf-8", "replace"),
-        "bytes": list(token_bytes),
-        "logprob": logprob,
-    }
+def _text(token_bytes: bytes) -> str:
+    return token_bytes.decode("utf-8", "replace")

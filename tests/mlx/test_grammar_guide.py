@@ -46,7 +46,7 @@ def vocabulary() -> Vocabulary:
 
 def _accepts(vocabulary: Vocabulary, constraint: Any, text: str) -> bool:
     index = compile_constraint(constraint, vocabulary)
-    return accepts(index, vocabulary, text, byte_ids(vocabulary, text))
+    return accepts(index, vocabulary, text)
 
 
 # --- vocabulary -------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_separators_and_property_order_are_those_of_json_dumps(
 ) -> None:
     index = compile_constraint(json_schema_constraint(OBJECT, backend), vocabulary)
     good = json.dumps({"b": "x: y, z", "a": 1, "c": None})
-    assert accepts(index, vocabulary, good, byte_ids(vocabulary, good))
+    assert accepts(index, vocabulary, good)
     for bad in (
         good.replace('", ', '","'),
         good.replace('": ', '":'),
@@ -195,7 +195,7 @@ def test_separators_and_property_order_are_those_of_json_dumps(
         good.replace(", ", ",\n"),
         json.dumps({"a": 1, "b": "x", "c": None}),
     ):
-        assert not accepts(index, vocabulary, bad, byte_ids(vocabulary, bad)), bad
+        assert not accepts(index, vocabulary, bad), bad
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -206,7 +206,8 @@ def test_characters_cut_into_tokens_of_bytes_come_through(
     quoted = json.dumps(text, ensure_ascii=False)
     assert _accepts(vocabulary, json_schema_constraint({"const": text}, backend), quoted)
     assert _accepts(vocabulary, regex_constraint("na.ve 😀", backend), text)
-    assert _accepts(vocabulary, json_schema_constraint({"type": "string"}, backend), quoted)
+    index = compile_constraint(json_schema_constraint({"type": "string"}, backend), vocabulary)
+    assert accepts(index, vocabulary, quoted, byte_ids(vocabulary, quoted))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -214,9 +215,9 @@ def test_each_choice_and_nothing_else(vocabulary: Vocabulary, backend: Backend) 
     choices = ["yes", "no", "a|b", 'qu"ote\\', "line\nbreak", "😀", "\x01", "(.*)", "/x/ // y"]
     index = compile_constraint(choice_constraint(choices, backend), vocabulary)
     for text in choices:
-        assert accepts(index, vocabulary, text, byte_ids(vocabulary, text)), text
+        assert accepts(index, vocabulary, text), text
     for text in ("ye", "yesno", "a", "x", "b"):
-        assert not accepts(index, vocabulary, text, byte_ids(vocabulary, text)), text
+        assert not accepts(index, vocabulary, text), text
 
 
 def test_json_object_takes_objects_only(vocabulary: Vocabulary) -> None:
@@ -313,7 +314,7 @@ def test_guides_of_one_index_are_independent(vocabulary: Vocabulary, backend: Ba
     index = compile_constraint(json_schema_constraint(OBJECT, backend), vocabulary)
     fresh = allowed_tokens(index.guide(), vocabulary)
     first, second = index.guide(), index.guide()
-    for token_id in byte_ids(vocabulary, '{"b": "'):
+    for token_id in vocabulary.ll_tokenizer.tokenize_str('{"b": "'):
         first.advance(token_id)
     assert allowed_tokens(second, vocabulary) == fresh == allowed_tokens(index.guide(), vocabulary)
     assert allowed_tokens(first, vocabulary) != fresh
@@ -323,13 +324,12 @@ def test_guides_of_one_index_are_independent(vocabulary: Vocabulary, backend: Ba
 def test_threads_share_one_compile_and_use_its_guides_at_once(vocabulary: Vocabulary) -> None:
     cache, constraint = IndexCache(), json_schema_constraint(OBJECT)
     text = json.dumps({"b": "x", "a": 12, "c": None})
-    ids = byte_ids(vocabulary, text)
     accepted: list[bool] = []
 
     def run() -> None:
         for _ in range(20):
             index = cache.get(constraint, vocabulary)
-            accepted.append(accepts(index, vocabulary, text, ids))
+            accepted.append(accepts(index, vocabulary, text))
 
     threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:

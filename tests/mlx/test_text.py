@@ -13,7 +13,9 @@ from litellm_mlx.engine.text import TextDecoder
 MARKERS = ("<think>", "</think>")
 
 
-def decode(chunks: list[bytes], *, is_complete: bool = True, **options: Any) -> tuple[str, str, bool]:
+def decode(
+    chunks: list[bytes], *, is_complete: bool = True, **options: Any
+) -> tuple[str, str, bool]:
     """Text, reasoning and whether a stop sequence ended it."""
     decoder = TextDecoder(**options)
     pieces = []
