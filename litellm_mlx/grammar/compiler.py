@@ -18,6 +18,7 @@ from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.core_support import refuse_unsupported
 from litellm_mlx.grammar.guide import CoreGuide, Guide, LLGuide, NumberLimitedGuide
 from litellm_mlx.grammar.json_schema import narrow_schema
+from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.number_limit import number_limit
 from litellm_mlx.types import Constraint
 
@@ -119,6 +120,7 @@ def compile_constraint(constraint: Constraint, vocabulary: Vocabulary) -> Index:
     Cost: about 1 ms with llguidance; seconds, and memory without bound, with outlines_core.
     """
     if constraint.kind == "json_schema":
+        check_is_json_schema(json.loads(constraint.source))
         number_limit(vocabulary)  # once per vocabulary, here rather than between two tokens
     if constraint.backend == "outlines_core":
         return _compile_core(constraint, vocabulary)
