@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -210,6 +211,9 @@ class Engine(Generic[ModelT]):
                 running.channel.put(error)
         if worker is not None:
             worker.fail(error)
+            # MLX's own threads must be idle when the interpreter tears them down.
+            with contextlib.suppress(Exception):
+                worker.finish_device_work()
         self._worker = None
 
 

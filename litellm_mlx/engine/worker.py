@@ -96,6 +96,11 @@ class Worker:
         self._prefill.rows.clear()
         self._decode.rows.clear()
 
+    def finish_device_work(self) -> None:
+        """Wait for the forward pass in flight, which nobody will read."""
+        self._decode.logits = None
+        mx.synchronize()
+
     # admission -------------------------------------------------------------------------------
 
     def _drop_dead_rows(self) -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.core_support import refuse_unsupported
-from litellm_mlx.grammar.guide import CoreGuide, Guide, LLGuide, NumberLimitedGuide
+from litellm_mlx.grammar.guide import CoreGuide, Guide, LLGuide, LimitedGuide
 from litellm_mlx.grammar.json_schema import narrow_schema
 from litellm_mlx.grammar.metaschema import check_is_json_schema
+from litellm_mlx.grammar.nesting_limit import nesting_limit
 from litellm_mlx.grammar.number_limit import number_limit
 from litellm_mlx.types import Constraint
 
@@ -122,13 +123,14 @@ def compile_constraint(constraint: Constraint, vocabulary: Vocabulary) -> Index:
     if constraint.kind == "json_schema":
         check_is_json_schema(json.loads(constraint.source))
         number_limit(vocabulary)  # once per vocabulary, here rather than between two tokens
+        nesting_limit(vocabulary)
     if constraint.backend == "outlines_core":
         return _compile_core(constraint, vocabulary)
     return _compile_llguidance(constraint, vocabulary)
 
 
 def _limited(guide: Guide, vocabulary: Vocabulary, kind: str) -> Guide:
-    return NumberLimitedGuide(guide, vocabulary) if kind == "json_schema" else guide
+    return LimitedGuide(guide, vocabulary) if kind == "json_schema" else guide
 
 
 def _compile_llguidance(constraint: Constraint, vocabulary: Vocabulary) -> Index:

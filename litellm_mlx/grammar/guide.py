@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import EngineError
-from litellm_mlx.grammar import number_limit
+from litellm_mlx.grammar import nesting_limit, number_limit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,15 +156,17 @@ class CoreGuide:
         return words
 
 
-class NumberLimitedGuide:
-    """Another guide of a JSON text, with numbers kept to what parsers take."""
+class LimitedGuide:
+    """Another guide of a JSON text, with numbers and nesting kept to what parsers take."""
 
     def __init__(self, guide: Guide, vocabulary: Vocabulary) -> None:
         """Start at the beginning of the text, as `guide` does."""
         self._guide = guide
         self._vocabulary = vocabulary
-        self._limit = number_limit.number_limit(vocabulary)
+        self._numbers = number_limit.number_limit(vocabulary)
+        self._nesting = nesting_limit.nesting_limit(vocabulary)
         self._state = number_limit.START
+        self._depth = 0
 
     @property
     def is_accepting(self) -> bool:
@@ -179,12 +181,14 @@ class NumberLimitedGuide:
     def fill_bitmask(self, row: Bitmask) -> None:
         """Write which tokens may come next; see `Guide`."""
         self._guide.fill_bitmask(row)
-        self._limit.narrow(self._state, row)
+        self._numbers.narrow(self._state, row)
+        self._nesting.narrow(self._depth, self._state, row)
 
     def advance(self, token_id: int) -> None:
         """Take the token that was sampled; see `Guide`."""
         self._guide.advance(token_id)
         token = self._vocabulary.token_bytes(token_id)
+        self._depth = nesting_limit.depth_after(self._depth, self._state, token)
         self._state = number_limit.advance(self._state, token)
 
 

@@ -11,6 +11,7 @@ import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
+import litellm_mlx  # noqa: F401  # registers mlx/
 from tests.signatures import CASES
 from tests.tiny_model import make_tiny_model
 

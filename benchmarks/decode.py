@@ -1,0 +1,381 @@
+"""What does decoding through the engine cost, free and constrained, beside mlx-lm alone?
+
+Run:    LITELLM_LOCAL_MODEL_COST_MAP=True python benchmarks/decode.py
+Prints: a table of decode speeds, and one JSON object as its last line.
+
+Method. One process loads the model once. Every repeat measures five arms one after the other, in
+turned order every second time, after one warm-up of each:
+
+    raw                mlx-lm's `stream_generate`, greedy, no constraint, 1 row
+    free               this engine, greedy, no constraint, 1 row
+    constrained        this engine, greedy, a JSON schema, 1 row
+    free_rows          as free, 16 rows with different prompts
+    constrained_rows   as constrained, 16 rows with different prompts
+
+All arms complete the same prompts by the same number of tokens. A speed is of decoding only: N
+tokens arrive in N - 1 intervals, timed by the caller from its first token to its last; rows are
+timed from the first row's first token to the last row's last, so a later row's prefill counts
+against them. Ratios are taken within a repeat, and their median is given. The schema is a
+knowledge graph whose list of nodes is too long to end; no token is appended without a forward
+pass. The time of a mask is measured alone: the tokens of a constrained completion are replayed
+through a fresh guide, without a model beside it. A pause between arms lets the BLAS threads of the
+last one, which spin for 0.2 s, go to sleep: raw runs on another thread than the engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from _common import Spread, add_count, machine, parser, say, versions
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.engine.engine import Engine
+from litellm_mlx.engine.stream import EventStream
+from litellm_mlx.grammar.compiler import compile_constraint
+from litellm_mlx.grammar.constraint import json_schema_constraint
+from litellm_mlx.models.loader import LoadedModel, load_model
+from litellm_mlx.models.names import parse_model_name
+from litellm_mlx.types import Constraint, Delta, Done, GenerationRequest, SamplingParams
+
+PAUSE_S = 0.5
+MASK_REPLAYS = 5
+TOPICS = (
+    *("Marie Curie", "Warsaw", "the river Nile", "volcanoes", "chess", "honey bees", "the Moon"),
+    *("bridges", "coffee", "glass", "the violin", "maps", "whales", "bread", "railways", "rain"),
+)
+# A numbered list: the likeliest next token ends it late or never.
+PROMPT = "The following is a long numbered list of facts about {}.\n\n1."
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One arm, once: decode speed of all rows together, and when things were seen."""
+
+    tokens_per_s: float
+    wall_tokens_per_s: float  # prefill included
+    first_token_s: float  # of the first row
+    intervals_s: tuple[float, ...]  # between tokens, of a single row
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the caller of one request saw."""
+
+    token_times_s: tuple[float, ...]
+    num_tokens: int
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCost:
+    """Microseconds per token of one guide."""
+
+    fill: Spread
+    advance: Spread
+    total: Spread
+    compile_ms: float
+
+
+class Bench:
+    """The arms over one loaded model.
+
+    Args:
+        engine: its engine, loaded.
+        num_tokens: length of every completion.
+        num_rows: of the arms with many rows.
+    """
+
+    def __init__(self, engine: Engine[LoadedModel], num_tokens: int, num_rows: int) -> None:
+        self._engine = engine
+        self.loaded = engine.model()
+        self._num_tokens = num_tokens
+        self.constraint = json_schema_constraint(knowledge_graph_schema(num_tokens))
+        topics = [_topic(i) for i in range(num_rows)]
+        encode = self.loaded.tokenizer.encode
+        self.prompts = [tuple(encode(PROMPT.format(topic))) for topic in topics]
+        self.arms: dict[str, Callable[[], Sample]] = {
+            "raw": self.raw,
+            "free": lambda: self.ours(None, 1),
+            "constrained": lambda: self.ours(self.constraint, 1),
+            "free_rows": lambda: self.ours(None, num_rows),
+            "constrained_rows": lambda: self.ours(self.constraint, num_rows),
+        }
+
+    def raw(self) -> Sample:
+        """Decode with mlx-lm alone; the engine sleeps meanwhile."""
+        from mlx_lm import stream_generate
+
+        start_s = time.perf_counter()
+        times_s: list[float] = []
+        prompt = list(self.prompts[0])
+        for _ in stream_generate(  # a response per token; the last comes when the text is flushed
+            self.loaded.model, self.loaded.tokenizer, prompt, max_tokens=self._num_tokens
+        ):
+            times_s.append(time.perf_counter())
+        self._check_length(len(times_s))
+        return _sample(start_s, [Row(tuple(times_s), len(times_s))])
+
+    def ours(self, constraint: Constraint | None, num_rows: int) -> Sample:
+        """Decode with the engine, a request and a calling thread per row."""
+        requests = [self._request(prompt, constraint) for prompt in self.prompts[:num_rows]]
+        start_s = time.perf_counter()
+        streams = [self._engine.submit(request) for request in requests]
+        if num_rows == 1:
+            rows = [_consume(streams[0])]
+        else:
+            with ThreadPoolExecutor(num_rows) as pool:
+                rows = list(pool.map(_consume, streams))
+        for row in rows:
+            self._check_length(row.num_tokens)
+        return _sample(start_s, rows)
+
+    def mask_cost(self) -> MaskCost:
+        """Replay one constrained completion through fresh guides, fill and advance timed apart."""
+        import numpy as np
+
+        request = self._request(self.prompts[0], self.constraint, num_top_logprobs=0)
+        token_ids = _consume(self._engine.submit(request)).token_ids
+        vocabulary = self.loaded.vocabulary
+        index = compile_constraint(self.constraint, vocabulary)
+        words = np.zeros(vocabulary.num_bitmask_words, dtype=np.int32)
+        fills_us, advances_us, totals_us = [], [], []
+        for _ in range(MASK_REPLAYS):
+            guide, fill_s, advance_s = index.guide(), 0.0, 0.0
+            for token_id in token_ids:
+                begin_s = time.perf_counter()
+                guide.fill_bitmask(words)
+                filled_s = time.perf_counter()
+                guide.advance(token_id)
+                advance_s += time.perf_counter() - filled_s
+                fill_s += filled_s - begin_s
+            fills_us.append(1e6 * fill_s / len(token_ids))
+            advances_us.append(1e6 * advance_s / len(token_ids))
+            totals_us.append(1e6 * (fill_s + advance_s) / len(token_ids))
+        return MaskCost(
+            fill=Spread.of(fills_us),
+            advance=Spread.of(advances_us),
+            total=Spread.of(totals_us),
+            compile_ms=1e3 * index.compile_s,
+        )
+
+    def _request(
+        self,
+        prompt: tuple[int, ...],
+        constraint: Constraint | None,
+        num_top_logprobs: int | None = None,
+    ) -> GenerationRequest:
+        return GenerationRequest(
+            prompt,
+            self._num_tokens,
+            SamplingParams(temperature=0),
+            constraint=constraint,
+            num_top_logprobs=num_top_logprobs,
+        )
+
+    def _check_length(self, num_tokens: int) -> None:
+        """Completions of unlike length cannot be compared."""
+        if num_tokens != self._num_tokens:
+            raise SystemExit(
+                f"{self.loaded.name} ended after {num_tokens} of {self._num_tokens} tokens; "
+                "ask for fewer with --tokens"
+            )
+
+
+def knowledge_graph_schema(num_nodes: int) -> dict[str, Any]:
+    """JSON schema of a knowledge graph with at least `num_nodes` nodes."""
+    node = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "integer"},
+            "label": {"type": "string", "maxLength": 40},
+            "type": {"enum": ["person", "place", "organisation"]},
+        },
+        "required": ["id", "label", "type"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"nodes": {"type": "array", "items": node, "minItems": num_nodes}},
+        "required": ["nodes"],
+        "additionalProperties": False,
+    }
+
+
+def _topic(i: int) -> str:
+    """A topic of its own for every row."""
+    turn, place = divmod(i, len(TOPICS))
+    return TOPICS[place] if turn == 0 else f"{TOPICS[place]} and {TOPICS[(place + turn) % 16]}"
+
+
+def _consume(stream: EventStream) -> Row:
+    """Take a stream's events as a caller would, noting when its text came.
+
+    Every delta is one token in the texts of these prompts; where one is not (half a character),
+    the number of tokens is still the engine's own count.
+    """
+    times_s: list[float] = []
+    token_ids: list[int] = []
+    num_tokens = 0
+    for event in stream:
+        if isinstance(event, Delta):
+            times_s.append(time.perf_counter())
+            token_ids.extend(entry.token_id for entry in event.logprobs)
+        elif isinstance(event, Done):
+            num_tokens = event.usage.completion_tokens
+    return Row(tuple(times_s), num_tokens, tuple(token_ids))
+
+
+def _sample(start_s: float, rows: list[Row]) -> Sample:
+    first_s = min(row.token_times_s[0] for row in rows)
+    last_s = max(row.token_times_s[-1] for row in rows)
+    times_s = rows[0].token_times_s if len(rows) == 1 else ()
+    return Sample(
+        tokens_per_s=sum(row.num_tokens - 1 for row in rows) / (last_s - first_s),
+        wall_tokens_per_s=sum(row.num_tokens for row in rows) / (last_s - start_s),
+        first_token_s=first_s - start_s,
+        intervals_s=tuple(b - a for a, b in itertools.pairwise(times_s)),
+    )
+
+
+def measure(bench: Bench, repeats: int, *, quiet: bool) -> dict[str, list[Sample]]:
+    """Every arm `repeats` times, interleaved, after one warm-up each."""
+    samples: dict[str, list[Sample]] = {name: [] for name in bench.arms}
+    for repeat in range(repeats + 1):
+        names = list(bench.arms)
+        for name in names if repeat % 2 else reversed(names):
+            time.sleep(PAUSE_S)
+            sample = bench.arms[name]()
+            say(f"{repeat}/{repeats} {name} {sample.tokens_per_s:.1f} tokens/s", quiet=quiet)
+            if repeat:  # the first is the warm-up
+                samples[name].append(sample)
+    return samples
+
+
+def ratios(samples: dict[str, list[Sample]], num_rows: int) -> dict[str, Spread]:
+    """Speeds over each other, within each repeat."""
+
+    def over(name: str, base: str) -> Spread:
+        pairs = zip(samples[name], samples[base], strict=True)
+        return Spread.of([a.tokens_per_s / b.tokens_per_s for a, b in pairs])
+
+    return {
+        "free_over_raw": over("free", "raw"),
+        "constrained_over_raw": over("constrained", "raw"),
+        "constrained_over_free": over("constrained", "free"),
+        f"rows{num_rows}_over_1": over("constrained_rows", "constrained"),
+        f"free_rows{num_rows}_over_1": over("free_rows", "free"),
+    }
+
+
+def print_table(
+    samples: dict[str, list[Sample]], compared: dict[str, Spread], mask: MaskCost
+) -> None:
+    """The figures for a person, as Markdown; each is median (min-max)."""
+    print("| arm | decode tokens/s | with prefill tokens/s | first token ms | inter-token ms |")
+    print("|---|---|---|---|---|")
+    for name, runs in samples.items():
+        decode = Spread.of([run.tokens_per_s for run in runs])
+        wall = Spread.of([run.wall_tokens_per_s for run in runs])
+        first_ms = Spread.of([1e3 * run.first_token_s for run in runs])
+        inter_ms = _inter_token_ms(runs)
+        inter = f"{inter_ms:.1f}" if inter_ms is not None else "-"
+        print(f"| {name} | {decode:.1f} | {wall:.1f} | {first_ms:.0f} | {inter} |")
+    print("\n| ratio | median (min-max) |")
+    print("|---|---|")
+    for name, ratio in compared.items():
+        print(f"| {name} | {ratio:.3f} |")
+    print(
+        f"\nmask: {mask.total:.0f} us per token, fill {mask.fill:.0f} and advance "
+        f"{mask.advance:.0f}; compile {mask.compile_ms:.1f} ms\n"
+    )
+
+
+def _inter_token_ms(runs: list[Sample]) -> Spread | None:
+    """Median interval of each run; none where rows ran together."""
+    if not runs[0].intervals_s:
+        return None
+    return Spread.of([1e3 * statistics.median(run.intervals_s) for run in runs])
+
+
+def result(
+    bench: Bench,
+    options: argparse.Namespace,
+    samples: dict[str, list[Sample]],
+    compared: dict[str, Spread],
+    mask: MaskCost,
+) -> dict[str, Any]:
+    """Everything that was measured, as one JSON object."""
+    return {
+        "benchmark": "decode",
+        "versions": versions(),
+        "machine": machine(bench.loaded.hardware),
+        "model": bench.loaded.name,
+        "weights": bench.loaded.dtype,
+        "tokens": options.tokens,
+        "rows": options.rows,
+        "repeats": options.repeats,
+        "prompt_tokens": len(bench.prompts[0]),
+        "cached_tokens": 0,  # prompts are alike in every repeat, and the engine keeps none yet
+        "medians": {
+            name: round(Spread.of([run.tokens_per_s for run in runs]).median, 2)
+            for name, runs in samples.items()
+        },
+        "ratios": {name: round(ratio.median, 3) for name, ratio in compared.items()},
+        "tokens_per_s": _spreads(samples, lambda run: run.tokens_per_s),
+        "wall_tokens_per_s": _spreads(samples, lambda run: run.wall_tokens_per_s),
+        "time_to_first_token_ms": _spreads(samples, lambda run: 1e3 * run.first_token_s),
+        "inter_token_ms": {
+            name: spread.as_json()
+            for name, runs in samples.items()
+            if (spread := _inter_token_ms(runs)) is not None
+        },
+        "ratio_spreads": {name: ratio.as_json() for name, ratio in compared.items()},
+        "mask_us_per_token": {
+            "total": mask.total.as_json(1),
+            "fill": mask.fill.as_json(1),
+            "advance": mask.advance.as_json(1),
+        },
+        "compile_ms": round(mask.compile_ms, 2),
+    }
+
+
+def _spreads(
+    samples: dict[str, list[Sample]], figure: Callable[[Sample], float]
+) -> dict[str, dict[str, float]]:
+    return {name: Spread.of([figure(r) for r in runs]).as_json() for name, runs in samples.items()}
+
+
+def main() -> None:
+    """Measure, print the table, print the JSON line."""
+    options = parser(__doc__)
+    add_count(options, "--tokens", 128, "length of every completion")
+    add_count(options, "--rows", 16, "requests that decode together")
+    given = options.parse_args()
+    if given.tokens < 2:
+        options.error("--tokens must be at least 2: a speed needs an interval")
+    # All rows must be in the batch at once, or the arm measures the queue.
+    config = EngineConfig(max_batch_size=max(given.rows, 32))
+    spec = parse_model_name(given.model.removeprefix("mlx/"))
+    engine = Engine(lambda: load_model(spec, config), config, name=spec.name)
+    try:
+        bench = Bench(engine, given.tokens, given.rows)
+        mask = bench.mask_cost()
+        samples = measure(bench, given.repeats, quiet=given.json)
+        compared = ratios(samples, given.rows)
+        if not given.json:
+            print_table(samples, compared, mask)
+        print(json.dumps(result(bench, given, samples, compared, mask)))
+    finally:
+        engine.shutdown()
+
+
+if __name__ == "__main__":
+    main()
