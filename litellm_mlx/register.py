@@ -128,4 +128,4 @@ def _shutdown() -> None:
     """Stop the engines while the interpreter is whole: MLX must not run into its teardown."""
     engine_module = sys.modules.get("litellm_mlx.engine.engine")
     if engine_module is not None:
-        engine_module.shutdown_all()
+        engine_module.park_all()

@@ -8,7 +8,6 @@ import os
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,8 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_model_dir: Path) -> Iterator[str]:
+def tiny(tiny_model_dir: Path) -> str:
     """LiteLLM's name of the tiny model; its engine is shared by the session's tests."""
-    import litellm_mlx
+    import litellm_mlx  # noqa: F401  # registers mlx/
 
-    yield f"mlx/{tiny_model_dir}"
-    litellm_mlx.unload_all()
+    return f"mlx/{tiny_model_dir}"

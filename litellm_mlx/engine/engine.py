@@ -6,11 +6,13 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from litellm_mlx.config import EngineConfig
@@ -73,6 +75,8 @@ class Engine(Generic[ModelT]):
         self._lock = threading.Lock()
         self._error: LiteLLMMLXError | None = None
         self._is_stopping = False
+        self._parks = False
+        self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"litellm-mlx {name}", daemon=True)
         _live_engines.add(self)
         self._thread.start()
@@ -132,10 +136,25 @@ class Engine(Generic[ModelT]):
 
     def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
         """Stop after the current step; requests that still run get an `EngineStoppedError`."""
-        self._is_stopping = True
-        self._wake()
+        self._stop()
+        self._is_closed.wait(timeout_s)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
+            _wait_until_gone(self._thread.native_id)
+
+    def park(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
+        """Shut down for the end of the process: as `shutdown`, but the thread stays, asleep.
+
+        A thread that ends runs MLX's thread-local destructors, which want the interpreter; when it
+        is being torn down meanwhile, the process aborts. Seen with MLX 0.32.4, Python 3.11.
+        """
+        self._parks = True
+        self._stop()
+        self._is_closed.wait(timeout_s)
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        self._wake()
 
     def _make_guides(self, request: GenerationRequest, loaded: ModelT) -> list[Guide | None]:
         if request.constraint is None:
@@ -180,6 +199,9 @@ class Engine(Generic[ModelT]):
             logger.exception("the engine of %s failed", self._name)
             error = _failure(failed)
         self._close(worker, error)
+        self._is_closed.set()
+        if self._parks:
+            threading.Event().wait()
 
     def _serve(self, worker: Worker) -> None:
         while not self._is_stopping:
@@ -220,6 +242,14 @@ class Engine(Generic[ModelT]):
 _live_engines: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()
 
 
+def _wait_until_gone(native_id: int | None, timeout_s: float = 1.0) -> None:
+    """Wait for the end of a joined thread's destructors, where the system shows them (Linux)."""
+    task = Path(f"/proc/self/task/{native_id}")
+    deadline_s = time.monotonic() + timeout_s
+    while task.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.002)
+
+
 def _failure(error: Exception) -> EngineError:
     """What callers are told when the engine's own code failed."""
     wrapped = EngineError(
@@ -255,11 +285,7 @@ def _make_sequence(
     )
 
 
-def shutdown_all() -> None:
-    """Stop every engine of this process; runs at interpreter exit, when MLX is still whole."""
-    engines = list(_live_engines)
-    for engine in engines:
-        engine._is_stopping = True
-        engine._wake()
-    for engine in engines:
-        engine.shutdown()
+def park_all() -> None:
+    """Stop every engine of this process at interpreter exit; nothing may run after it."""
+    for engine in list(_live_engines):
+        engine.park()
