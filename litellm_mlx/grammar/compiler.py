@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.core_support import refuse_unsupported
-from litellm_mlx.grammar.guide import CoreGuide, Guide, LLGuide, LimitedGuide
+from litellm_mlx.grammar.guide import CoreGuide, Guide, LimitedGuide, LLGuide
 from litellm_mlx.grammar.json_schema import narrow_schema
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.nesting_limit import nesting_limit

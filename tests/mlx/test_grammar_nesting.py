@@ -32,7 +32,7 @@ OPTIONAL_CHILD = {
 def opening(allowed: Sequence[int], vocabulary: Vocabulary) -> Sequence[int]:
     """Prefer tokens that open a container and do not close one."""
     tokens = {i: vocabulary.token_bytes(i) for i in allowed}
-    return [i for i, t in tokens.items() if b"{" in t or b"[" in t and b"]" not in t]
+    return [i for i, t in tokens.items() if b"{" in t or (b"[" in t and b"]" not in t)]
 
 
 def depth(value: Any) -> int:

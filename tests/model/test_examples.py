@@ -48,3 +48,15 @@ def test_an_example_is_short_and_says_how_to_run_it(name: str) -> None:
     text = (EXAMPLES / name).read_text()
     assert len(text.splitlines()) < 60
     assert f"python examples/{name}" in text.split('"""')[1]
+
+
+@pytest.mark.model
+def test_the_readmes_first_block_prints_what_it_says(tmp_path: Path) -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    block = readme.split("```python")[1].split("```")[0]
+    shown = readme.split("```python")[1].split("```")[2].strip()
+    environ = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", block], capture_output=True, text=True, timeout=400, env=environ
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, shown), result.stderr
