@@ -19,7 +19,7 @@ against them. Ratios are taken within a repeat, and their median is given. The s
 knowledge graph whose list of nodes is too long to end; no token is appended without a forward
 pass. The time of a mask is measured alone: the tokens of a constrained completion are replayed
 through a fresh guide, without a model beside it. A pause between arms lets the BLAS threads of the
-last one, which spin for 0.2 s, go to sleep: raw runs on another thread than the engine.
+last one, which spin for 0.2 s, go to sleep: raw runs on a thread of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ class Sample:
     wall_tokens_per_s: float  # prefill included
     first_token_s: float  # of the first row
     intervals_s: tuple[float, ...]  # between tokens, of a single row
+    cached_tokens: int  # prompt tokens of all rows that were not prefilled again
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Row:
     token_times_s: tuple[float, ...]
     num_tokens: int
     token_ids: tuple[int, ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Bench:
 
     def __init__(self, engine: Engine[LoadedModel], num_tokens: int, num_rows: int) -> None:
         self._engine = engine
+        self._raw_thread = ThreadPoolExecutor(1, "raw")
         self.loaded = engine.model()
         self._num_tokens = num_tokens
         self.constraint = json_schema_constraint(knowledge_graph_schema(num_tokens))
@@ -110,12 +114,25 @@ class Bench:
         }
 
     def raw(self) -> Sample:
-        """Decode with mlx-lm alone; the engine sleeps meanwhile."""
+        """Decode with mlx-lm alone, on the engine's weights; the engine sleeps meanwhile.
+
+        On one thread for all repeats, as MLX's streams and a BLAS's helpers belong to threads.
+        Not on the main thread: what MLX 0.32.4 compiled there is freed after Python has gone, and
+        the process dies at exit when the engine's thread has run too.
+        """
+        return self._raw_thread.submit(self._raw).result()
+
+    def close(self) -> None:
+        """End both threads."""
+        self._raw_thread.shutdown()
+        self._engine.shutdown()
+
+    def _raw(self) -> Sample:
         from mlx_lm import stream_generate
 
-        start_s = time.perf_counter()
-        times_s: list[float] = []
         prompt = list(self.prompts[0])
+        times_s: list[float] = []
+        start_s = time.perf_counter()
         for _ in stream_generate(  # a response per token; the last comes when the text is flushed
             self.loaded.model, self.loaded.tokenizer, prompt, max_tokens=self._num_tokens
         ):
@@ -212,7 +229,11 @@ def knowledge_graph_schema(num_nodes: int) -> dict[str, Any]:
 def _topic(i: int) -> str:
     """A topic of its own for every row."""
     turn, place = divmod(i, len(TOPICS))
-    return TOPICS[place] if turn == 0 else f"{TOPICS[place]} and {TOPICS[(place + turn) % 16]}"
+    return (
+        TOPICS[place]
+        if turn == 0
+        else f"{TOPICS[place]} and {TOPICS[(place + turn) % len(TOPICS)]}"
+    )
 
 
 def _consume(stream: EventStream) -> Row:
@@ -223,14 +244,15 @@ def _consume(stream: EventStream) -> Row:
     """
     times_s: list[float] = []
     token_ids: list[int] = []
-    num_tokens = 0
+    num_tokens = cached_tokens = 0
     for event in stream:
         if isinstance(event, Delta):
             times_s.append(time.perf_counter())
             token_ids.extend(entry.token_id for entry in event.logprobs)
         elif isinstance(event, Done):
             num_tokens = event.usage.completion_tokens
-    return Row(tuple(times_s), num_tokens, tuple(token_ids))
+            cached_tokens = event.usage.cached_tokens
+    return Row(tuple(times_s), num_tokens, tuple(token_ids), cached_tokens)
 
 
 def _sample(start_s: float, rows: list[Row]) -> Sample:
@@ -242,6 +264,7 @@ def _sample(start_s: float, rows: list[Row]) -> Sample:
         wall_tokens_per_s=sum(row.num_tokens for row in rows) / (last_s - start_s),
         first_token_s=first_s - start_s,
         intervals_s=tuple(b - a for a, b in itertools.pairwise(times_s)),
+        cached_tokens=sum(row.cached_tokens for row in rows),
     )
 
 
@@ -323,7 +346,7 @@ def result(
         "rows": options.rows,
         "repeats": options.repeats,
         "prompt_tokens": len(bench.prompts[0]),
-        "cached_tokens": 0,  # prompts are alike in every repeat, and the engine keeps none yet
+        "cached_tokens": {name: runs[-1].cached_tokens for name, runs in samples.items()},
         "medians": {
             name: round(Spread.of([run.tokens_per_s for run in runs]).median, 2)
             for name, runs in samples.items()
@@ -365,16 +388,13 @@ def main() -> None:
     config = EngineConfig(max_batch_size=max(given.rows, 32))
     spec = parse_model_name(given.model.removeprefix("mlx/"))
     engine = Engine(lambda: load_model(spec, config), config, name=spec.name)
-    try:
-        bench = Bench(engine, given.tokens, given.rows)
+    with closing(Bench(engine, given.tokens, given.rows)) as bench:
         mask = bench.mask_cost()
         samples = measure(bench, given.repeats, quiet=given.json)
         compared = ratios(samples, given.rows)
         if not given.json:
             print_table(samples, compared, mask)
         print(json.dumps(result(bench, given, samples, compared, mask)))
-    finally:
-        engine.shutdown()
 
 
 if __name__ == "__main__":

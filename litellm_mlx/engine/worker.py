@@ -44,6 +44,8 @@ class Worker:
     def __init__(self, loaded: ServedModel, config: EngineConfig) -> None:
         self._config = config
         self._loaded = loaded
+        # Every accepted request until its last event, in order of arrival, wherever its rows are.
+        self._requests: dict[RunningRequest, None] = {}
         self._waiting: deque[RunningRequest] = deque()
         self._prefill = PrefillBatch(loaded.model, config.prefill_step_tokens)
         self._decode = DecodeBatch(loaded.model)
@@ -73,6 +75,7 @@ class Worker:
 
     def add(self, running: RunningRequest) -> None:
         """Queue an accepted request."""
+        self._requests[running] = None
         self._waiting.append(running)
 
     def step(self) -> None:
@@ -89,9 +92,9 @@ class Worker:
     def fail(self, error: LiteLLMMLXError) -> None:
         """End every live and waiting request with `error`."""
         self._deliver()
-        running = [*self._waiting, *self._prefill.rows, *(s.running for s in self._decode.rows)]
-        for request in dict.fromkeys(running):
-            request.channel.put(error)
+        for running in self._requests:
+            running.channel.put(error)
+        self._requests.clear()
         self._waiting.clear()
         self._prefill.rows.clear()
         self._decode.rows.clear()
@@ -120,6 +123,7 @@ class Worker:
             running.channel.is_cancelled = True  # its other rows leave without a second error
         else:
             return False
+        self._requests.pop(running, None)
         return True
 
     def _admit(self) -> None:
@@ -207,6 +211,8 @@ class Worker:
             events = row.accept(token_id, logprob)
             if events:
                 self._outbox.append((row.running.channel, events))
+            if row.running.is_done:
+                self._requests.pop(row.running, None)
         self._keep_decoding(
             [i for i, row in enumerate(self._decode.rows) if row.finish_reason is None]
         )

@@ -192,27 +192,41 @@ class BreaksAfter:
         return getattr(self._model, name)
 
 
+def _end_of(engine: Engine[LoadedModel]) -> Callable[[], object]:
+    """Submit a request and give what waits for its end; a refusal at once is an end too."""
+    try:
+        stream = engine.submit(endless())
+    except EngineError as error:
+        refusal = error
+
+        def refuse() -> None:
+            raise refusal
+
+        return refuse
+    return lambda: texts(stream)
+
+
+@pytest.mark.parametrize("num_calls", [0, 1, 2, 3, 12])
 def test_a_failing_engine_answers_every_request_and_refuses_new_ones(
-    tiny_model_dir: Path,
+    tiny_model_dir: Path, num_calls: int
 ) -> None:
     import dataclasses
 
-    config = EngineConfig(max_batch_size=4)
+    config = EngineConfig(max_batch_size=4, prefill_batch_size=2, prefill_step_tokens=16)
     spec = parse_model_name(str(tiny_model_dir))
 
     def load() -> LoadedModel:
         loaded = load_model(spec, config)
-        return dataclasses.replace(loaded, model=BreaksAfter(loaded.model, 12))
+        return dataclasses.replace(loaded, model=BreaksAfter(loaded.model, num_calls))
 
     engine = Engine(load, config, name="breaking")
     engine.model(timeout_s=60)
-    streams = [engine.submit(endless()) for _ in range(7)]
-    ends: list[BaseException] = []
-    for stream in streams:
-        with pytest.raises(EngineError, match="device lost") as caught:
-            texts(stream)
-        ends.append(caught.value)
-    assert len(ends) == 7
+    num_answered = 0
+    for ending in [_end_of(engine) for _ in range(7)]:
+        with pytest.raises(EngineError, match="device lost"):
+            ending()
+        num_answered += 1
+    assert num_answered == 7
     assert not engine.is_alive
     with pytest.raises(EngineError):
         engine.submit(request())

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import litellm
 import pytest
 
+import litellm_mlx
 from litellm_mlx.provider import MLXProvider
 from litellm_mlx.register import handler
+from tests.tiny_model import make_tiny_model
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -351,3 +354,21 @@ def test_through_dspy_a_request_that_cannot_succeed_costs_one_call(
     with pytest.raises(Exception, match=r"."):
         lm(prompt)
     assert counting.num_calls == num_calls
+
+
+def test_after_a_failure_the_next_request_starts_a_new_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlx_lm.models.llama import Model
+
+    model = f"mlx/{make_tiny_model(tmp_path / 'm')}"
+    litellm_mlx.load(model)
+    with monkeypatch.context() as broken:
+
+        def lose_device(*_: Any, **__: Any) -> None:
+            raise RuntimeError("device lost")
+
+        broken.setattr(Model, "__call__", lose_device)
+        with pytest.raises(litellm.InternalServerError, match="device lost"):
+            ask(model)
+    assert ask(model).choices[0].message.content
