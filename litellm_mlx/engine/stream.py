@@ -102,7 +102,9 @@ class EventStream:
             except queue.Empty:
                 pass
             try:
-                await asyncio.wait_for(arrived.wait(), self._remaining_s())
+                # Not wait_for: Python 3.11's swallows a cancellation that meets an event.
+                async with asyncio.timeout(self._remaining_s()):
+                    await arrived.wait()
             except TimeoutError:
                 raise self._time_out() from None
             except asyncio.CancelledError:
