@@ -9,8 +9,9 @@ from importlib.metadata import version as _version
 
 from litellm_mlx.loading import load, unload_all
 from litellm_mlx.register import handler, register
+from litellm_mlx.translate.response_format import response_format
 
-__all__ = ["__version__", "handler", "load", "register", "unload_all"]
+__all__ = ["__version__", "handler", "load", "register", "response_format", "unload_all"]
 
 __version__ = _version("litellm-mlx")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import litellm
@@ -64,6 +65,17 @@ def test_json_object_gives_an_object(tiny: str) -> None:
 def test_the_other_backend_can_be_chosen(tiny: str) -> None:
     response = ask(tiny, response_format=FORMAT, guided_decoding_backend="outlines_core")
     jsonschema.validate(json.loads(response.choices[0].message.content), SCHEMA)
+
+
+def test_an_outlines_type_is_a_response_format(tiny: str) -> None:
+    from outlines.types import Regex
+
+    code = ask(tiny, response_format=litellm_mlx.response_format(Regex("[A-Z]{3}-[0-9]{2}")))
+    assert re.fullmatch("[A-Z]{3}-[0-9]{2}", code.choices[0].message.content)
+    choice = ask(tiny, response_format=litellm_mlx.response_format(Literal["yes", "no"]))
+    assert choice.choices[0].message.content in ("yes", "no")
+    numbers = ask(tiny, response_format=litellm_mlx.response_format(list[bool]), max_tokens=500)
+    assert isinstance(json.loads(numbers.choices[0].message.content), list)
 
 
 def test_sync_async_stream_and_astream_give_one_text(tiny: str) -> None:
