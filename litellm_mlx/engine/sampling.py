@@ -93,17 +93,24 @@ def sample(logits: mx.array, rows: Sequence[RowSampler], positions: Sequence[int
         positions: B positions in the completion.
 
     Returns:
-        (B,) token ids, not evaluated yet.
+        (B,) token ids, being computed. They are dispatched on their own: a value that is only an
+        intermediate of the next forward pass can be read no earlier than that pass ends.
     """
+    tokens = mx.argmax(_scores(logits, rows, positions), axis=-1)
+    mx.async_eval(tokens)
+    return tokens
+
+
+def _scores(logits: mx.array, rows: Sequence[RowSampler], positions: Sequence[int]) -> mx.array:
+    """What the winning token has most of, (B, V)."""
     if all(row.is_greedy for row in rows):
-        return mx.argmax(logits, axis=-1)
-    scores = mx.concatenate(
+        return logits
+    return mx.concatenate(
         [
             _perturb(logits[i : i + 1].astype(mx.float32), row, position)
             for i, (row, position) in enumerate(zip(rows, positions, strict=True))
         ]
     )
-    return mx.argmax(scores, axis=-1)
 
 
 def token_ids(tokens: mx.array) -> list[int]:
