@@ -169,7 +169,7 @@ class _typed_errors:  # reads as a statement
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, LiteLLMMLXError):
             raise to_litellm_error(error, self._model) from error
-        if isinstance(error, Exception) and not isinstance(error, litellm.exceptions.APIError):
+        if isinstance(error, Exception):
             wrapped = EngineError(f"unexpected {type(error).__name__}: {error}")
             raise to_litellm_error(wrapped, self._model) from error
 

@@ -130,9 +130,8 @@ class Engine(Generic[ModelT]):
         """What the engine holds now; a reading between two steps may be one step old."""
         worker = self._worker
         if worker is None:
-            return EngineStats(0, self._inbox.qsize(), 0, 0)
-        num_waiting = worker.num_waiting + self._inbox.qsize()
-        return EngineStats(worker.num_live, num_waiting, worker.num_steps, worker.kv_bytes)
+            return EngineStats(0, self._num_waiting(), 0, 0)
+        return EngineStats(worker.num_live, self._num_waiting(), worker.num_steps, worker.kv_bytes)
 
     def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
         """Stop after the current step; requests that still run get an `EngineStoppedError`."""
@@ -167,7 +166,7 @@ class Engine(Generic[ModelT]):
         with self._lock:  # so that a request is either refused here or seen by the closing thread
             if self._error is not None:
                 raise self._error
-            num_queued = self.stats().num_waiting
+            num_queued = self._num_waiting()
             if num_queued + num_new > self._config.max_queued:
                 raise OverloadedError(
                     f"{num_queued} requests wait for {self._name!r} already and the limit is "
@@ -175,6 +174,10 @@ class Engine(Generic[ModelT]):
                     "LITELLM_MLX_MAX_QUEUED"
                 )
             self._inbox.put(running)
+
+    def _num_waiting(self) -> int:
+        worker = self._worker
+        return self._inbox.qsize() + (worker.num_waiting if worker is not None else 0)
 
     def _wake(self) -> None:
         self._inbox.put(_WAKE_UP)

@@ -34,7 +34,7 @@ _CLEAR_CACHE_STEPS = 512
 
 
 class Worker:
-    """Runs the continuous batch of one model. Every method is for the engine's thread only.
+    """Runs the continuous batch of one model. Its methods are for the engine's thread only.
 
     Args:
         loaded: the model.
@@ -60,17 +60,17 @@ class Worker:
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that wait for a place in the batch."""
-        return sum(len(running.sequences) for running in self._waiting)
+        """Sequences that wait for a place in the batch. Any thread may ask: the copy is atomic."""
+        return sum(len(running.sequences) for running in tuple(self._waiting))
 
     @property
     def num_live(self) -> int:
-        """Sequences in the batch, prefilling ones included."""
-        return len(self._decode.rows) + sum(len(r.sequences) for r in self._prefill.rows)
+        """Sequences in the batch, prefilling ones included. Any thread may ask."""
+        return len(self._decode.rows) + sum(len(r.sequences) for r in tuple(self._prefill.rows))
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the KV caches of all live sequences."""
+        """Bytes of the KV caches of all live sequences. Any thread may ask."""
         return self._prefill.num_bytes + self._decode.num_bytes
 
     def add(self, running: RunningRequest) -> None:

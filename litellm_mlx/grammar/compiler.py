@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from litellm_mlx.errors import ConstraintError
@@ -21,7 +22,7 @@ from litellm_mlx.grammar.json_schema import narrow_schema
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.nesting_limit import nesting_limit
 from litellm_mlx.grammar.number_limit import number_limit
-from litellm_mlx.types import Constraint
+from litellm_mlx.types import Constraint, ConstraintKind
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -61,53 +62,37 @@ class Index(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class LLIndex:
     """Index of the llguidance backend: a matcher that is copied and never advanced."""
 
-    def __init__(
-        self, matcher: LLMatcher, vocabulary: Vocabulary, constraint: Constraint, compile_s: float
-    ) -> None:
-        """Keep a matcher at its initial state."""
-        self._matcher = matcher
-        self._vocabulary = vocabulary
-        self._kind = constraint.kind
-        self._compile_s = compile_s
-
-    @property
-    def compile_s(self) -> float:
-        """Seconds that compiling took."""
-        return self._compile_s
+    matcher: LLMatcher
+    vocabulary: Vocabulary
+    kind: ConstraintKind
+    compile_s: float
 
     def guide(self) -> Guide:
         """Give a new cursor; about 30 us (2 cores of an AMD EPYC, 2026-11-21)."""
-        matcher = self._matcher.deep_copy()
-        guide = LLGuide(matcher, self._vocabulary, may_steer=self._kind == "grammar")
-        return _limited(guide, self._vocabulary, self._kind)
+        may_steer = self.kind == "grammar"
+        guide = LLGuide(self.matcher.deep_copy(), self.vocabulary, may_steer=may_steer)
+        return _limited(guide, self.vocabulary, self.kind)
 
 
+@dataclass(frozen=True, slots=True)
 class CoreIndex:
-    """Index of the outlines_core backend."""
+    """Index of the outlines_core backend, which is immutable itself."""
 
-    def __init__(
-        self, index: Any, vocabulary: Vocabulary, constraint: Constraint, compile_s: float
-    ) -> None:
-        """Keep an outlines_core index, which is immutable."""
-        self._index = index
-        self._vocabulary = vocabulary
-        self._kind = constraint.kind
-        self._compile_s = compile_s
-
-    @property
-    def compile_s(self) -> float:
-        """Seconds that compiling took."""
-        return self._compile_s
+    index: Any
+    vocabulary: Vocabulary
+    kind: ConstraintKind
+    compile_s: float
 
     def guide(self) -> Guide:
         """Give a new cursor."""
         import outlines_core
 
-        guide = CoreGuide(outlines_core.Guide(self._index), self._vocabulary)
-        return _limited(guide, self._vocabulary, self._kind)
+        guide = CoreGuide(outlines_core.Guide(self.index), self.vocabulary)
+        return _limited(guide, self.vocabulary, self.kind)
 
 
 def compile_constraint(constraint: Constraint, vocabulary: Vocabulary) -> Index:
@@ -141,7 +126,7 @@ def _compile_llguidance(constraint: Constraint, vocabulary: Vocabulary) -> Index
         raise _refused(constraint, f"more than {MAX_REFS:,} `$ref`")
     else:
         matcher = _on_deep_stack(lambda: _matcher(constraint, vocabulary))
-    return LLIndex(matcher, vocabulary, constraint, time.monotonic() - start)
+    return LLIndex(matcher, vocabulary, constraint.kind, time.monotonic() - start)
 
 
 def _matcher(constraint: Constraint, vocabulary: Vocabulary) -> LLMatcher:
@@ -210,7 +195,7 @@ def _compile_core(constraint: Constraint, vocabulary: Vocabulary) -> Index:
         index = outlines_core.Index(regex, core_vocabulary)
     except ValueError as error:
         raise _refused(constraint, str(error)) from error
-    return CoreIndex(index, vocabulary, constraint, time.monotonic() - start)
+    return CoreIndex(index, vocabulary, constraint.kind, time.monotonic() - start)
 
 
 def _core_regex(constraint: Constraint) -> str:
