@@ -20,7 +20,7 @@ from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from litellm_mlx.config import EngineConfig
-from litellm_mlx.errors import EngineError, LiteLLMMLXError
+from litellm_mlx.errors import EngineError, LiteLLMMLXError, RequestError
 from litellm_mlx.translate.response import AnswerBuilder, ChunkBuilder, to_litellm_error
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class MLXProvider(CustomLLM):
             if self._registry is None:
                 from litellm_mlx.models.registry import ModelRegistry
 
-                self._registry = ModelRegistry(self._config or EngineConfig.from_env())
+                self._registry = ModelRegistry(self._config or _config_from_env())
             return self._registry
 
     @property
@@ -148,6 +148,13 @@ class MLXProvider(CustomLLM):
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
         seconds = getattr(timeout, "read", timeout)
         return float(seconds) if seconds is not None else self.registry.config.default_timeout_s
+
+
+def _config_from_env() -> EngineConfig:
+    try:
+        return EngineConfig.from_env()
+    except ValueError as error:
+        raise RequestError(str(error)) from error
 
 
 def _bind(model: str, messages: list[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
