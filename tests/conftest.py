@@ -12,6 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from litellm_mlx.models.blas import choose_blas
+
+# Before any test module imports mlx.core: afterwards it is too late for a tuned BLAS, and the
+# tests of the real model take ten times as long.
+choose_blas()
+
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
