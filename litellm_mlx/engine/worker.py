@@ -119,8 +119,7 @@ class Worker:
         if running.channel.is_cancelled:
             running.channel.put(cancelled_error())
         elif running.is_expired:
-            running.channel.put(timeout_error())
-            running.channel.is_cancelled = True  # its other rows leave without a second error
+            self._fail_request(running, timeout_error())
         else:
             return False
         self._requests.pop(running, None)
@@ -192,8 +191,11 @@ class Worker:
         num_words = self._loaded.vocabulary.num_bitmask_words
         bitmask = np.full((len(rows), num_words), -1, dtype=np.int32)
         for row, words in zip(rows, bitmask, strict=True):
-            if row.guide is not None:
-                row.guide.fill_bitmask(words)
+            if row.guide is not None and not row.running.channel.is_cancelled:
+                try:
+                    row.guide.fill_bitmask(words)
+                except LiteLLMMLXError as error:
+                    self._fail_request(row.running, error)
         return bitmask
 
     def _accept(self, rows: list[Sequence], sampled: list[int], logits: mx.array) -> None:
@@ -208,7 +210,13 @@ class Worker:
                 else token_logprobs(logits[i], token_id, num_top, token_bytes)
             )
             row.running.first_token_s = row.running.first_token_s or now_s
-            events = row.accept(token_id, logprob)
+            if row.running.channel.is_cancelled:  # it leaves at the next step
+                continue
+            try:
+                events = row.accept(token_id, logprob)
+            except LiteLLMMLXError as error:
+                self._fail_request(row.running, error)
+                continue
             if events:
                 self._outbox.append((row.running.channel, events))
             if row.running.is_done:
@@ -216,6 +224,12 @@ class Worker:
         self._keep_decoding(
             [i for i, row in enumerate(self._decode.rows) if row.finish_reason is None]
         )
+
+    def _fail_request(self, running: RunningRequest, error: LiteLLMMLXError) -> None:
+        """End one request with its own error; the others of the batch go on."""
+        running.channel.put(error)
+        running.channel.is_cancelled = True
+        self._requests.pop(running, None)
 
     def _keep_decoding(self, alive: list[int]) -> None:
         rows = self._decode.rows

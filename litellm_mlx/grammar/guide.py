@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from litellm_mlx.errors import EngineError
+from litellm_mlx.errors import ConstraintError, EngineError
 from litellm_mlx.grammar import nesting_limit, number_limit
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Guide(Protocol):
                 text may end; control and padding tokens never, unless a grammar names them.
 
         Raises:
-            EngineError: the engine met a limit of its own inside this grammar.
+            ConstraintError: the grammar engine met a limit of its own inside this grammar.
         """
         ...
 
@@ -85,7 +85,10 @@ class LLGuide:
         target = row if self._scratch is None else self._scratch
         self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
         if self._matcher.is_error():
-            raise EngineError(f"the grammar engine gave up: {self._matcher.get_error()}")
+            raise ConstraintError(
+                "the constraint is too complex for the grammar engine, which gave up while it was "
+                f"followed: {self._matcher.get_error()}"
+            )
         if self._scratch is not None:
             row[:] = self._scratch[: row.size] & _real_tokens_bitmask(self._vocabulary)
         if self._never is not None:

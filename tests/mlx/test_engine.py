@@ -15,6 +15,7 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.engine.stream import EventStream
 from litellm_mlx.errors import (
+    ConstraintError,
     EngineError,
     EngineStoppedError,
     ModelNotFoundError,
@@ -190,6 +191,38 @@ class BreaksAfter:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+
+class GivesUp:
+    """A guide whose grammar engine meets its limit after some tokens."""
+
+    is_accepting = is_finished = False
+
+    def __init__(self, num_tokens: int) -> None:
+        self._num_left = num_tokens
+
+    def fill_bitmask(self, row: Any) -> None:
+        if self._num_left == 0:
+            raise ConstraintError("too complex")
+        row[:] = -1
+
+    def advance(self, token_id: int) -> None:
+        self._num_left -= 1
+
+
+def test_a_guide_that_gives_up_fails_its_own_request_only(
+    engine: Engine[LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = texts(engine.submit(request(60)))
+    neighbour = engine.submit(request(60))
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_make_guides", lambda *_: [GivesUp(5)])
+        giving_up = engine.submit(endless())
+    with pytest.raises(ConstraintError, match="too complex"):
+        texts(giving_up)
+    assert texts(neighbour) == alone
+    assert engine.is_alive
+    assert wait_until(lambda: engine.stats().num_live == 0)
 
 
 def _end_of(engine: Engine[LoadedModel]) -> Callable[[], object]:
