@@ -1,4 +1,4 @@
-"""What all tests share: a clean environment, one tiny model, and threads that must not leak."""
+"""What all tests share: a clean environment, a tuned BLAS and one tiny model."""
 
 from __future__ import annotations
 
