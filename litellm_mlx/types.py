@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
-ConstraintKind = Literal["json_schema", "regex", "choice", "grammar"]
+ConstraintKind = Literal["json_schema", "regex", "choice", "grammar", "structure"]
+Tier = Literal["grammar", "grammar+check"]
 Backend = Literal["llguidance", "outlines_core"]
 
 
@@ -17,8 +18,8 @@ Backend = Literal["llguidance", "outlines_core"]
 class Constraint:
     """What the completion's text must satisfy, in canonical form.
 
-    `source` is a JSON schema or a JSON list of choices (both as JSON text), a regex, or a grammar
-    (Lark), by `kind`. Equal constraints have equal fields, so the value is its own cache key.
+    `source` is a JSON schema, a JSON list of choices or a structure (see `grammar.structure`), each
+    as JSON text, a regex, or a grammar (Lark or GBNF), by `kind`. Equal constraints have equal fields, so the value is its own cache key.
     """
 
     kind: ConstraintKind

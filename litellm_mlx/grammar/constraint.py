@@ -79,11 +79,16 @@ def grammar_constraint(grammar: str, backend: Backend = "llguidance") -> Constra
 def _checked_text(text: object, what: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ConstraintError(f"a {what} is a text that is not blank, not {text!r:.40}")
-    _check_size(text, what)
+    check_size(text, what)
     return text
 
 
-def _check_size(text: str, what: str) -> None:
+def check_size(text: str, what: str) -> None:
+    """Refuse a source text that is too large, or not text.
+
+    Raises:
+        ConstraintError: it is; the message has both sizes.
+    """
     try:
         size_bytes = len(text.encode())
     except UnicodeEncodeError as error:
@@ -96,7 +101,7 @@ def _check_size(text: str, what: str) -> None:
 
 def _dump(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    _check_size(text, "constraint")
+    check_size(text, "constraint")
     return text
 
 
