@@ -19,7 +19,8 @@ class Constraint:
     """What the completion's text must satisfy, in canonical form.
 
     `source` is a JSON schema, a JSON list of choices or a structure (see `grammar.structure`), each
-    as JSON text, a regex, or a grammar (Lark or GBNF), by `kind`. Equal constraints have equal fields, so the value is its own cache key.
+    as JSON text, a regex, or a grammar (Lark or GBNF), by `kind`. Equal constraints have equal
+    fields, so the value is its own cache key.
     """
 
     kind: ConstraintKind

@@ -7,7 +7,7 @@ two parts, is `structure_compiler`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,14 +122,18 @@ def _to_json(part: Part) -> list[Any]:
             return ["Repeat", _to_json(inner), at_least, at_most]
 
 
-_LEAVES = {"Text": Text, "Marker": Marker, "JsonPart": JsonPart, "Pattern": Pattern}
+_LEAVES: dict[str, Callable[[str], Part]] = {
+    "Text": Text,
+    "Marker": Marker,
+    "JsonPart": JsonPart,
+    "Pattern": Pattern,
+}
 
 
 def _from_json(value: list[Any]) -> Part:
     name, first, *rest = value
     if name in _LEAVES:
-        leaf: Part = _LEAVES[name](first)
-        return leaf
+        return _LEAVES[name](first)
     if name == "FreeText":
         return FreeText(tuple(first))
     if name == "Repeat":
