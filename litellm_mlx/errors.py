@@ -27,6 +27,10 @@ class ConstraintError(RequestError):
     """A schema, regex or grammar that cannot be compiled, and why."""
 
 
+class ConstraintViolationError(RequestError):
+    """No try gave a text that passes the schema's check; LiteLLM's JSONSchemaValidationError."""
+
+
 class PromptTooLongError(RequestError):
     """The prompt does not fit the model's context."""
 

@@ -134,10 +134,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The whole request has ended well; always the last event."""
+    """The whole request has ended well; always the last event.
+
+    `num_tries` is how often the completion that needed most was drawn before it passed its check.
+    """
 
     usage: Usage
     timings: Timings
+    num_tries: int = 1
 
 
 Event = Delta | Finished | Done
