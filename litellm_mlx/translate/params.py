@@ -38,8 +38,39 @@ HARMLESS = frozenset(
 )
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+class StructuredOutputs(BaseModel):
+    """vLLM's `structured_outputs`: exactly one constraint, by its kind's name.
+
+    `structural_tag` is checked where it is read, see `structural_tag`. The two switches ask for
+    what is always so here.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    json_: dict[str, Any] | bool | str | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    structural_tag: dict[str, Any] | str | None = None
+    json_object: bool | None = None
+    disable_fallback: bool = True
+    disable_any_whitespace: bool = True
+
+
+class ThinkingParam(BaseModel):
+    """Anthropic's `thinking`: on or off, and at most how many tokens."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    type: Literal["enabled", "disabled", "adaptive"] = "enabled"
+    budget_tokens: int | None = Field(None, ge=1)
 
 
 class RequestParams(BaseModel):
@@ -62,6 +93,16 @@ class RequestParams(BaseModel):
     logprobs: bool | int = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | bool | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    logprobs_mode: Literal["constrained", "raw"] = "constrained"
+    budget_finish_reason: Literal["length", "stop"] = "length"
+    reasoning_effort: Effort | None = None
+    thinking: ThinkingParam | None = None
+    dspy_repair: bool | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guided_decoding_backend: Backend | None = None
     tools: list[Any] = Field([], max_length=0)

@@ -1,0 +1,111 @@
+"""A guide for models that think first: a thinking block of bounded length, then another guide.
+
+The block ends at the first token of the model's closing marker; the rest of the marker is then
+forced, so that the constrained text always begins where the model has learnt to begin it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from litellm_mlx.errors import EngineError
+
+if TYPE_CHECKING:
+    from litellm_mlx.grammar.guide import Bitmask, Guide
+    from litellm_mlx.grammar.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a completion's thinking block ends.
+
+    Attributes:
+        end_token_ids: the closing marker and the line breaks that the model writes after it.
+        budget_tokens: length at which the block is closed; `None` leaves it to the model.
+    """
+
+    end_token_ids: tuple[int, ...]
+    budget_tokens: int | None = None
+
+
+class ThinkingGuide:
+    """Any text but markup until the thinking ends; then what `inner` allows, or anything.
+
+    Args:
+        inner: constrains what follows; `None` leaves it free.
+        thinking: how the block ends.
+        vocabulary: of the model.
+    """
+
+    def __init__(self, inner: Guide | None, thinking: Thinking, vocabulary: Vocabulary) -> None:
+        self._inner = inner
+        self._end = thinking.end_token_ids
+        self._budget_tokens = thinking.budget_tokens
+        self._vocabulary = vocabulary
+        self._num_thought = 0
+        self._num_ended = 0  # tokens of the end that have been taken
+
+    @property
+    def is_thinking(self) -> bool:
+        """The next token still belongs to the block or to its end."""
+        return self._num_ended < len(self._end)
+
+    @property
+    def is_accepting(self) -> bool:
+        """The text may end here."""
+        return not self.is_thinking and (self._inner is None or self._inner.is_accepting)
+
+    @property
+    def is_finished(self) -> bool:
+        """The text can only end here."""
+        return not self.is_thinking and self._inner is not None and self._inner.is_finished
+
+    def fill_bitmask(self, row: Bitmask) -> None:
+        """Write which tokens may come next; see `Guide`."""
+        if self.is_thinking:
+            self._fill_thinking(row)
+        elif self._inner is not None:
+            self._inner.fill_bitmask(row)
+        else:
+            row.fill(-1)
+
+    def advance(self, token_id: int) -> None:
+        """Take the token that was sampled; see `Guide`."""
+        if not self.is_thinking:
+            if self._inner is not None:
+                self._inner.advance(token_id)
+        elif token_id == self._end[self._num_ended]:
+            self._num_ended += 1
+        elif self._num_ended:
+            raise EngineError(f"token {token_id} does not end the thinking block")
+        else:
+            self._num_thought += 1
+
+    def shortest_ending(self) -> tuple[int, ...] | None:
+        """Give the end of the block and the shortest answer; see `Guide`."""
+        answer = () if self._inner is None else self._inner.shortest_ending()
+        return None if answer is None else (*self._end[self._num_ended :], *answer)
+
+    def allows(self, token_ids: tuple[int, ...]) -> bool:
+        """Whether these tokens may come next, one after another; see `Guide`."""
+        left = self._end[self._num_ended :]
+        if token_ids[: len(left)] != left[: len(token_ids)]:
+            return False
+        rest = token_ids[len(left) :]
+        return not rest or self._inner is None or self._inner.allows(rest)
+
+    def _fill_thinking(self, row: Bitmask) -> None:
+        is_spent = self._budget_tokens is not None and self._num_thought >= self._budget_tokens
+        if self._num_ended or is_spent:
+            row[:] = self._vocabulary.bitmask([self._end[self._num_ended]])
+            return
+        row[:] = self._vocabulary.derived("thought", _thought_bitmask)
+        row |= self._vocabulary.bitmask([self._end[0]])
+
+
+def _thought_bitmask(vocabulary: Vocabulary) -> Bitmask:
+    """Everything but stop tokens and markup: a thought that ended the text would have no answer."""
+    markup = (*vocabulary.control_token_ids, *vocabulary.stop_token_ids)
+    ids = set(range(vocabulary.tokenizer_vocab_size)) - set(markup)
+    return vocabulary.bitmask(ids)
