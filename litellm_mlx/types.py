@@ -60,11 +60,25 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a completion's thinking block ends, whatever follows it.
+
+    `end_token_ids` are the closing marker and the line breaks that the model writes after it. The
+    block is closed after `budget_tokens`; `None` leaves that to the model.
+    """
+
+    end_token_ids: tuple[int, ...]
+    budget_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to an engine: `n` completions of one prompt.
 
-    `num_top_logprobs` is `None` when no logprobs are wanted. `deadline_s` is a time on the
-    monotonic clock. `opens_reasoning` says that the prompt ends inside a thinking block.
+    `num_top_logprobs` is `None` when no logprobs are wanted; `raw_logprobs` asks for those of the
+    model's own distribution, before any constraint. `deadline_s` is a time on the monotonic clock.
+    `opens_reasoning` says that the prompt ends inside a thinking block; with `thinking` the engine
+    ends it, and the constraint begins after it.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -73,14 +87,16 @@ class GenerationRequest:
     n: int = 1
     stop: tuple[str, ...] = ()
     num_top_logprobs: int | None = None
+    raw_logprobs: bool = False
     constraint: Constraint | None = None
     deadline_s: float | None = None
     opens_reasoning: bool = False
+    thinking: Thinking | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One completion token with its natural-log probability under the constrained distribution.
+    """One completion token with its natural-log probability, see `GenerationRequest`.
 
     `top` holds (token id, token bytes, logprob) of the likeliest tokens, best first.
     """

@@ -26,11 +26,12 @@ from litellm_mlx.errors import (
     RequestTimeoutError,
 )
 from litellm_mlx.grammar.index_cache import IndexCache
-from litellm_mlx.types import GenerationRequest
+from litellm_mlx.types import Constraint, GenerationRequest
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.sequence import RunningRequest, Sequence
     from litellm_mlx.engine.worker import Worker
+    from litellm_mlx.grammar.compiler import Index
     from litellm_mlx.grammar.guide import Guide
 
 logger = logging.getLogger("litellm_mlx")
@@ -126,6 +127,14 @@ class Engine(Generic[ModelT]):
         self._accept(running)
         return EventStream(running.channel, request.deadline_s, self._wake)
 
+    def index(self, constraint: Constraint) -> Index:
+        """The compiled constraint; compiles it on the calling thread unless it is cached.
+
+        Raises:
+            ConstraintError: it cannot be compiled.
+        """
+        return self._indexes.get(constraint, self.model().vocabulary)
+
     def stats(self) -> EngineStats:
         """What the engine holds now; a reading between two steps may be one step old."""
         worker = self._worker
@@ -156,10 +165,15 @@ class Engine(Generic[ModelT]):
         self._wake()
 
     def _make_guides(self, request: GenerationRequest, loaded: ModelT) -> list[Guide | None]:
-        if request.constraint is None:
-            return [None] * request.n
-        index = self._indexes.get(request.constraint, loaded.vocabulary)
-        return [index.guide() for _ in range(request.n)]
+        from litellm_mlx.grammar.thinking import ThinkingGuide
+
+        index = None
+        if request.constraint is not None:
+            index = self._indexes.get(request.constraint, loaded.vocabulary)
+        guides = [None if index is None else index.guide() for _ in range(request.n)]
+        if request.thinking is None:
+            return guides
+        return [ThinkingGuide(guide, request.thinking, loaded.vocabulary) for guide in guides]
 
     def _accept(self, running: RunningRequest) -> None:
         num_new = len(running.sequences)

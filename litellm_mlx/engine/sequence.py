@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from litellm_mlx.engine.stream import Channel
 from litellm_mlx.engine.text import TextDecoder, TextPiece
+from litellm_mlx.grammar.thinking import ThinkingGuide
 from litellm_mlx.types import (
     Delta,
     Done,
@@ -134,7 +135,7 @@ class Sequence:
         if logprob is not None:
             self._held_logprobs.append(logprob)
         self.num_reasoning_tokens += self._decoder.is_reasoning
-        piece = self._decoder.add(self._token_bytes(token_id))
+        piece = self._decode(token_id)
         if piece.is_stopped:
             del self._held_logprobs[-1:]  # the token that completed the stop sequence
             return self._finish("stop", piece)
@@ -143,6 +144,12 @@ class Sequence:
         if len(self.token_ids) >= self.request.max_tokens:
             return self._finish("length", _join(piece, self._decoder.finish(is_complete=False)))
         return self._delta(piece)
+
+    def _decode(self, token_id: int) -> TextPiece:
+        """The text that a token adds; the end of a thinking block adds none."""
+        if isinstance(self.guide, ThinkingGuide) and self.guide.took_end:
+            return self._decoder.end_thinking() if self._decoder.is_reasoning else TextPiece()
+        return self._decoder.add(self._token_bytes(token_id))
 
     def _finish(self, reason: FinishReason, piece: TextPiece) -> list[Event]:
         self.finish_reason = reason

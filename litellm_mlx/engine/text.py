@@ -29,7 +29,8 @@ class TextDecoder:
     Args:
         stop: stop sequences; the text ends before the first of them.
         thinking_markers: opening and closing marker of a thinking block, or `None`.
-        opens_reasoning: the prompt ends inside a thinking block.
+        opens_reasoning: the prompt ends inside a thinking block; without markers its end is for
+            the caller to tell, see `end_thinking`.
         trims_leading_space: the tokenizer writes a space before the first word that is not text.
     """
 
@@ -43,9 +44,9 @@ class TextDecoder:
     ) -> None:
         from mlx_lm.generate import TextStateMachine
 
-        self._machine = TextStateMachine
-        start = _REASONING if opens_reasoning and thinking_markers else _NORMAL
-        self._state = TextStateMachine(_transitions(stop, thinking_markers)).make_state(start)
+        self._machine = TextStateMachine(_transitions(stop, thinking_markers))
+        start = _REASONING if opens_reasoning else _NORMAL
+        self._state = self._machine.make_state(start)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._trims = trims_leading_space
         self._skip_newlines = start == _REASONING
@@ -58,6 +59,14 @@ class TextDecoder:
     def add(self, token_bytes: bytes) -> TextPiece:
         """Take the bytes of one more token."""
         return self._split(self._utf8.decode(token_bytes))
+
+    def end_thinking(self) -> TextPiece:
+        """Leave the thinking block here; what was held back of it comes out."""
+        self._state, held, _ = self._machine.flush(self._state)
+        self._state = self._machine.make_state(_NORMAL)
+        self._utf8.reset()
+        self._skip_newlines = True
+        return TextPiece(reasoning=held)
 
     def finish(self, *, is_complete: bool) -> TextPiece:
         """What was held back: a character cut in half is dropped unless the text `is_complete`."""

@@ -27,7 +27,7 @@ from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
 from litellm_mlx.errors import LiteLLMMLXError
 from litellm_mlx.grammar.mask import apply_token_bitmask
 from litellm_mlx.kvcache.layers import LayerCache
-from litellm_mlx.types import Event
+from litellm_mlx.types import Event, TokenLogprob
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
@@ -161,6 +161,7 @@ class Worker:
 
     def _decode_step(self, joining: list[Sequence], caches: list[LayerCache]) -> None:
         """Sample from the pass in flight, start the next one, and only then look at the tokens."""
+        raw = self._decode.logits
         masked = self._masked_logits()
         rows = list(self._decode.rows)
         tokens = None
@@ -170,7 +171,7 @@ class Worker:
         if joining or not all(row.ends_with_next_token for row in rows):
             self._decode.dispatch(tokens, joining, caches)
         if masked is not None and tokens is not None:
-            self._accept(rows, token_ids(tokens), masked)
+            self._accept(rows, token_ids(tokens), masked, raw)
             self._deliver()
 
     def _masked_logits(self) -> mx.array | None:
@@ -198,17 +199,21 @@ class Worker:
                     self._fail_request(row.running, error)
         return bitmask
 
-    def _accept(self, rows: list[Sequence], sampled: list[int], logits: mx.array) -> None:
-        """Give each row its token; rows that ended leave the batch."""
+    def _accept(
+        self, rows: list[Sequence], sampled: list[int], masked: mx.array, raw: mx.array | None
+    ) -> None:
+        """Give each row its token; rows that ended leave the batch.
+
+        Args:
+            rows: B sequences.
+            sampled: their tokens.
+            masked: (B, V) logits that the tokens were drawn from.
+            raw: (B, V) logits as the model gave them.
+        """
         now_s = time.monotonic()
-        token_bytes = self._loaded.vocabulary.token_bytes
         for i, (row, token_id) in enumerate(zip(rows, sampled, strict=True)):
-            num_top = row.request.num_top_logprobs
-            logprob = (
-                None
-                if num_top is None
-                else token_logprobs(logits[i], token_id, num_top, token_bytes)
-            )
+            logits = raw if raw is not None and row.request.raw_logprobs else masked
+            logprob = self._logprob(row, logits[i], token_id)
             row.running.first_token_s = row.running.first_token_s or now_s
             if row.running.channel.is_cancelled:  # it leaves at the next step
                 continue
@@ -224,6 +229,12 @@ class Worker:
         self._keep_decoding(
             [i for i, row in enumerate(self._decode.rows) if row.finish_reason is None]
         )
+
+    def _logprob(self, row: Sequence, logits: mx.array, token_id: int) -> TokenLogprob | None:
+        num_top = row.request.num_top_logprobs
+        if num_top is None:
+            return None
+        return token_logprobs(logits, token_id, num_top, self._loaded.vocabulary.token_bytes)
 
     def _fail_request(self, running: RunningRequest, error: LiteLLMMLXError) -> None:
         """End one request with its own error; the others of the batch go on."""

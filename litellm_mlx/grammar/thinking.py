@@ -6,27 +6,14 @@ forced, so that the constrained text always begins where the model has learnt to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from litellm_mlx.errors import EngineError
+from litellm_mlx.types import Thinking
 
 if TYPE_CHECKING:
     from litellm_mlx.grammar.guide import Bitmask, Guide
     from litellm_mlx.grammar.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class Thinking:
-    """How a completion's thinking block ends.
-
-    Attributes:
-        end_token_ids: the closing marker and the line breaks that the model writes after it.
-        budget_tokens: length at which the block is closed; `None` leaves it to the model.
-    """
-
-    end_token_ids: tuple[int, ...]
-    budget_tokens: int | None = None
 
 
 class ThinkingGuide:
@@ -45,11 +32,17 @@ class ThinkingGuide:
         self._vocabulary = vocabulary
         self._num_thought = 0
         self._num_ended = 0  # tokens of the end that have been taken
+        self._took_end = False
 
     @property
     def is_thinking(self) -> bool:
         """The next token still belongs to the block or to its end."""
         return self._num_ended < len(self._end)
+
+    @property
+    def took_end(self) -> bool:
+        """The last token belonged to the end of the block: it is neither thought nor answer."""
+        return self._took_end
 
     @property
     def is_accepting(self) -> bool:
@@ -72,11 +65,13 @@ class ThinkingGuide:
 
     def advance(self, token_id: int) -> None:
         """Take the token that was sampled; see `Guide`."""
+        self._took_end = False
         if not self.is_thinking:
             if self._inner is not None:
                 self._inner.advance(token_id)
         elif token_id == self._end[self._num_ended]:
             self._num_ended += 1
+            self._took_end = True
         elif self._num_ended:
             raise EngineError(f"token {token_id} does not end the thinking block")
         else:

@@ -8,15 +8,12 @@ from typing import Any, Protocol
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import PromptTooLongError, UnsupportedParameterError
-from litellm_mlx.translate.messages import (
-    encode_chat,
-    encode_raw,
-    ends_in_thinking,
-    render_chat,
-)
+from litellm_mlx.translate.messages import encode_raw
 from litellm_mlx.translate.params import RequestParams, parse_params
-from litellm_mlx.translate.response_format import constraint_of
-from litellm_mlx.types import Constraint, GenerationRequest, SamplingDefaults
+from litellm_mlx.translate.prompt import Guided, Prompt, chat_prompt
+from litellm_mlx.translate.structured import wanted_constraint
+from litellm_mlx.translate.thinking import ThinkingWish, wish_of
+from litellm_mlx.types import Constraint, GenerationRequest, SamplingDefaults, Thinking
 
 
 class ChatModel(Protocol):
@@ -73,22 +70,23 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Generat
         PromptTooLongError: the prompt leaves no room for a completion.
     """
     params = parse_params(call.params, drops_unsupported=call.drops_unsupported)
-    constraint = constraint_of(
-        params.response_format, params.guided_decoding_backend or config.backend
-    )
+    constraint = wanted_constraint(params, params.guided_decoding_backend or config.backend)
     _check_combination(params, constraint, call)
-    prompt_token_ids, opens_reasoning = _prompt(call, model, params, constraint)
+    prompt = _prompt(call, model, params, constraint)
     _check_ids(params, model)
+    max_tokens = _max_tokens(params, len(prompt.token_ids), model, config)
     return GenerationRequest(
-        prompt_token_ids=prompt_token_ids,
-        max_tokens=_max_tokens(params, len(prompt_token_ids), model, config),
+        prompt_token_ids=prompt.token_ids,
+        max_tokens=max_tokens,
         sampling=params.sampling(model.sampling),
         n=params.n,
         stop=tuple(params.stop),
         num_top_logprobs=params.num_top_logprobs,
+        raw_logprobs=params.logprobs_mode == "raw",
         constraint=constraint,
         deadline_s=call.deadline_s,
-        opens_reasoning=opens_reasoning,
+        opens_reasoning=prompt.opens_reasoning,
+        thinking=_thinking(prompt, params, constraint, max_tokens),
     )
 
 
@@ -99,7 +97,7 @@ def _check_combination(params: RequestParams, constraint: Constraint | None, cal
         )
     if constraint is not None and params.stop:
         raise UnsupportedParameterError(
-            "stop together with response_format could cut the JSON in half; leave `stop` out, the "
+            "stop together with a constraint could cut the JSON in half; leave `stop` out, the "
             "text ends by itself when the JSON is complete"
         )
 
@@ -114,21 +112,26 @@ def _check_ids(params: RequestParams, model: ChatModel) -> None:
 
 def _prompt(
     call: Call, model: ChatModel, params: RequestParams, constraint: Constraint | None
-) -> tuple[tuple[int, ...], bool]:
-    """The prompt's tokens, and whether it ends inside a thinking block."""
+) -> Prompt:
     if call.is_raw:
-        return encode_raw(model.tokenizer, call.messages), False
-    kwargs = dict(params.chat_template_kwargs)
-    if constraint is not None:
-        kwargs.setdefault("enable_thinking", False)
-    text = render_chat(model.tokenizer, call.messages, kwargs)
-    opens_reasoning = ends_in_thinking(text, model.thinking_markers)
-    if opens_reasoning and constraint is not None:
-        # The template leaves no choice; an empty thought keeps the answer in the model's format.
-        assert model.thinking_markers is not None
-        text += f"\n{model.thinking_markers[1]}\n\n"
-        opens_reasoning = False
-    return encode_chat(model.tokenizer, text), opens_reasoning
+        return Prompt(encode_raw(model.tokenizer, call.messages))
+    guided: Guided = "free" if constraint is None else "all"
+    wish = wish_of(params)
+    if call.drops_unsupported and model.thinking_markers is None:
+        wish = ThinkingWish()
+    return chat_prompt(call.messages, model, params.chat_template_kwargs, wish, guided)
+
+
+def _thinking(
+    prompt: Prompt, params: RequestParams, constraint: Constraint | None, max_tokens: int
+) -> Thinking | None:
+    """How the block at the prompt's end is ended, where that is for the engine to do."""
+    if not prompt.end_token_ids:
+        return None
+    budget_tokens = wish_of(params).budget_tokens
+    if constraint is not None:  # the answer must have its half, or only its shortest form fits
+        budget_tokens = min(budget_tokens or max_tokens, max_tokens // 2)
+    return Thinking(prompt.end_token_ids, budget_tokens)
 
 
 def _max_tokens(

@@ -62,9 +62,9 @@ def wish_of(params: RequestParams) -> ThinkingWish:
     )
 
 
-def template_kwargs(params: RequestParams, wish: ThinkingWish, *, is_on: bool) -> dict[str, Any]:
+def template_kwargs(given: Mapping[str, Any], wish: ThinkingWish, *, is_on: bool) -> dict[str, Any]:
     """What the chat template is told: the caller's names, the switch, and the effort if given."""
-    kwargs: dict[str, Any] = {**params.chat_template_kwargs, SWITCH: is_on}
+    kwargs: dict[str, Any] = {**given, SWITCH: is_on}
     if wish.effort in ("low", "medium", "high"):  # what gpt-oss's template knows
         kwargs.setdefault("reasoning_effort", wish.effort)
     return kwargs

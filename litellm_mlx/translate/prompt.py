@@ -1,0 +1,101 @@
+"""The prompt of one call: rendered by the model's template, and opened or closed for thinking.
+
+A constrained answer begins at a known place: after a thinking block that is open at the prompt's
+end, or at once. A model that thinks only when it likes is therefore told which of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from litellm_mlx.errors import UnsupportedParameterError
+from litellm_mlx.translate.messages import encode_chat, ends_in_thinking, render_chat
+from litellm_mlx.translate.thinking import ThinkingWish, template_kwargs
+
+# How much of the answer is constrained: nothing, calls in free text, or all of it.
+Guided = Literal["free", "calls", "all"]
+
+
+class ChatModel(Protocol):
+    """What a prompt is made with."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """mlx-lm's tokenizer wrapper."""
+
+    @property
+    def thinking_markers(self) -> tuple[str, str] | None:
+        """The texts that open and close a thinking block, where it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt ready for the engine.
+
+    Attributes:
+        token_ids: of the whole prompt.
+        opens_reasoning: it ends inside a thinking block.
+        end_token_ids: what ends that block, where the engine must see to it; else empty.
+    """
+
+    token_ids: tuple[int, ...]
+    opens_reasoning: bool = False
+    end_token_ids: tuple[int, ...] = ()
+
+
+def chat_prompt(
+    messages: Sequence[Mapping[str, Any]],
+    model: ChatModel,
+    template: Mapping[str, Any],
+    wish: ThinkingWish,
+    guided: Guided,
+) -> Prompt:
+    """Render a chat.
+
+    Args:
+        messages: OpenAI's shape.
+        model: whose template and markers.
+        template: further names for the template.
+        wish: what the caller said about thinking.
+        guided: how much of the answer is constrained.
+
+    Raises:
+        RequestError: the template refuses the messages.
+        UnsupportedParameterError: thinking is asked of a model that does not.
+    """
+    markers = model.thinking_markers
+    if markers is None:
+        if wish.is_on:
+            raise UnsupportedParameterError(
+                "this model does not think; leave out reasoning_effort and thinking, or set "
+                "drop_params=True"
+            )
+        text = render_chat(model.tokenizer, messages, template)
+        return Prompt(encode_chat(model.tokenizer, text))
+
+    def render(is_on: bool) -> str:
+        kwargs = template_kwargs(template, wish, is_on=is_on)
+        return render_chat(model.tokenizer, messages, kwargs)
+
+    is_on = guided != "all" if wish.is_on is None else wish.is_on
+    text = render(is_on)
+    is_inside = ends_in_thinking(text, markers)
+    if guided == "free" and wish.budget_tokens is None:  # the model ends its own thought
+        return Prompt(encode_chat(model.tokenizer, text), opens_reasoning=is_inside)
+    if is_inside and wish.is_on is False:
+        # The template leaves no choice; an empty thought keeps the answer in the model's format.
+        text += f"\n{markers[1]}\n\n"
+        is_inside = False
+    elif not is_inside and is_on and not _continues(messages):
+        if wish.is_on or render(False) != text:
+            text += f"{markers[0]}\n"
+            is_inside = True
+    end = encode_chat(model.tokenizer, f"{markers[1]}\n\n") if is_inside else ()
+    return Prompt(encode_chat(model.tokenizer, text), is_inside, end)
+
+
+def _continues(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """The caller has written the beginning of the answer himself."""
+    return bool(messages) and messages[-1].get("role") == "assistant"
