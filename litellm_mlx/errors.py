@@ -28,7 +28,14 @@ class ConstraintError(RequestError):
 
 
 class ConstraintViolationError(RequestError):
-    """No try gave a text that passes the schema's check; LiteLLM's JSONSchemaValidationError."""
+    """No try gave a text that passes the schema's check; LiteLLM's JSONSchemaValidationError.
+
+    `text` is the last one.
+    """
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 class PromptTooLongError(RequestError):

@@ -21,42 +21,29 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import EngineError, LiteLLMMLXError, RequestError
-from litellm_mlx.translate.response import AnswerBuilder, ChunkBuilder, to_litellm_error
+from litellm_mlx.translate.response import (
+    AnswerBuilder,
+    AnswerFacts,
+    ChunkBuilder,
+    to_litellm_error,
+)
 
 if TYPE_CHECKING:
-    from litellm_mlx.engine.stream import EventStream
+    from litellm_mlx.engine.checked import Events
+    from litellm_mlx.engine.engine import Engine
     from litellm_mlx.models.loader import LoadedModel
     from litellm_mlx.models.registry import ModelRegistry
-    from litellm_mlx.types import GenerationRequest
+    from litellm_mlx.translate.request import PreparedRequest
+    from litellm_mlx.types import Tier
 
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """A request that the engine has accepted."""
+    """A request that the engine has accepted: its events, and how its answer is to look."""
 
-    name: str
-    request: GenerationRequest
-    model: LoadedModel
-    events: EventStream
-
-    @property
-    def wants_logprobs(self) -> bool:
-        return self.request.num_top_logprobs is not None
-
-    def answer(self, builder: AnswerBuilder, response: ModelResponse) -> ModelResponse:
-        return builder.fill(
-            response,
-            model=self.name,
-            fingerprint=self.model.fingerprint,
-            wants_logprobs=self.wants_logprobs,
-        )
-
-    def chunk_builder(self) -> ChunkBuilder:
-        return ChunkBuilder(
-            model=self.name,
-            fingerprint=self.model.fingerprint,
-            wants_logprobs=self.wants_logprobs,
-        )
+    n: int
+    events: Events
+    facts: AnswerFacts
 
 
 class MLXProvider(CustomLLM):
@@ -93,10 +80,10 @@ class MLXProvider(CustomLLM):
         call = _bind(*args, **kwargs)
         with _typed_errors(call["model"]):
             started = self._start(call, is_stream=False)
-            builder = AnswerBuilder(started.request.n)
+            builder = AnswerBuilder(started.n)
             for event in started.events:
                 builder.add(event)
-            return started.answer(builder, call["model_response"])
+            return builder.fill(call["model_response"], started.facts)
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer; nothing blocks the event loop."""
@@ -104,10 +91,10 @@ class MLXProvider(CustomLLM):
         with _typed_errors(call["model"]):
             start = functools.partial(self._start, call, is_stream=False)
             started = await asyncio.to_thread(start)
-            builder = AnswerBuilder(started.request.n)
+            builder = AnswerBuilder(started.n)
             async for event in started.events:
                 builder.add(event)
-            return started.answer(builder, call["model_response"])
+            return builder.fill(call["model_response"], started.facts)
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponseStream]:  # type: ignore[override]  # LiteLLM's annotation is narrower than what it takes
         """Deltas, waiting in the calling thread."""
@@ -130,7 +117,7 @@ class MLXProvider(CustomLLM):
         registry = self.registry
         engine = registry.engine(call["model"])
         model = engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
-        request = build_request(
+        prepared = build_request(
             Call(
                 messages=call["messages"],
                 params=call["optional_params"],
@@ -142,12 +129,36 @@ class MLXProvider(CustomLLM):
             model,
             registry.config,
         )
-        return _Started(call["model"], request, model, engine.submit(request))
+        tier, events = _submit(engine, prepared, registry.config)
+        facts = AnswerFacts(
+            model=call["model"],
+            fingerprint=model.fingerprint,
+            wants_logprobs=prepared.generation.num_top_logprobs is not None,
+            tier=tier,
+            repairs=prepared.repairs,
+            budget_finish_reason=prepared.budget_finish_reason,
+        )
+        return _Started(prepared.generation.n, events, facts)
 
     def _timeout_s(self, timeout: Any) -> float:
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
         seconds = getattr(timeout, "read", timeout)
         return float(seconds) if seconds is not None else self.registry.config.default_timeout_s
+
+
+def _submit(
+    engine: Engine[LoadedModel], prepared: PreparedRequest, config: EngineConfig
+) -> tuple[Tier | None, Events]:
+    """Hand a request to the engine, with the check that its constraint needs around it."""
+    from litellm_mlx.engine.checked import CheckedEvents
+
+    request = prepared.generation
+    if request.constraint is None:
+        return None, engine.submit(request)
+    index = engine.index(request.constraint)
+    if getattr(index, "tier", "grammar") == "grammar":
+        return "grammar", engine.submit(request)
+    return index.tier, CheckedEvents(request, engine.submit, index.check, config.max_tries)
 
 
 def _config_from_env() -> EngineConfig:
@@ -182,8 +193,8 @@ class _typed_errors:  # reads as a statement
 
 
 def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
-    builder = started.chunk_builder()
-    with _typed_errors(started.name):
+    builder = ChunkBuilder(started.facts)
+    with _typed_errors(started.facts.model):
         try:
             for event in started.events:
                 yield from builder.chunks(event)
@@ -192,8 +203,8 @@ def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
 
 
 async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
-    builder = started.chunk_builder()
-    with _typed_errors(started.name):
+    builder = ChunkBuilder(started.facts)
+    with _typed_errors(started.facts.model):
         try:
             async for event in started.events:
                 for chunk in builder.chunks(event):

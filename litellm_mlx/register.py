@@ -1,7 +1,8 @@
 """Put the provider into LiteLLM, once, safely twice.
 
-Three things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
-own bookkeeping of provider names, and the capabilities that clients read before they call.
+Four things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
+own bookkeeping of provider names, the capabilities that clients read before they call, and the
+parameters of thinking, which LiteLLM passes to custom providers only when told to.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import litellm
+import litellm.main
 import litellm.utils
 from litellm.litellm_core_utils.fallback_generalizations import (
     get_fallback_generalization_rules,
@@ -23,10 +25,11 @@ from litellm_mlx.provider import MLXProvider
 from litellm_mlx.translate.response import PROVIDER
 
 _RULE_NAME = "litellm-mlx"
+_REASONING_PARAMS = ("reasoning_effort", "thinking")
 
 # What every `mlx/` model can do. A key that is left out would be read from another provider's
 # model of the same bare name (gpt-4o-mini sees images), so what is not so is said too. Reasoning
-# is not advertised: DSPy would send `reasoning_effort`, which LiteLLM refuses for us.
+# is advertised only where it is known of the model, see `model_info`.
 CAPABILITIES: Mapping[str, Any] = {
     "mode": "chat",
     "input_cost_per_token": 0.0,
@@ -35,8 +38,8 @@ CAPABILITIES: Mapping[str, Any] = {
     "supports_function_calling": True,
     "supports_system_messages": True,
     "supports_assistant_prefill": True,
-    "supports_tool_choice": False,
-    "supports_parallel_function_calling": False,
+    "supports_tool_choice": True,
+    "supports_parallel_function_calling": True,
     "supports_prompt_caching": False,
     "supports_reasoning": False,
     "supports_vision": False,
@@ -65,31 +68,28 @@ def register() -> None:
     litellm.utils.custom_llm_setup()
     _add_capability_rule()
     _answer_for_mlx_names()
+    _let_reasoning_through()
     atexit.unregister(_shutdown)
     atexit.register(_shutdown)
 
 
 def model_info(name: str) -> dict[str, Any]:
-    """What LiteLLM shall believe of model `name` (without prefix), context included if known."""
-    context_tokens = _context_tokens(name)
-    if context_tokens is None:
+    """What LiteLLM shall believe of model `name` (without prefix).
+
+    Its context and whether it thinks come from the loaded model, else from the alias; of a name
+    that means nothing yet neither is known.
+    """
+    registry = handler.registry_if_used
+    known = (registry.loaded(name) if registry is not None else None) or aliases().get(name)
+    if known is None:
         return dict(CAPABILITIES)
     return {
         **CAPABILITIES,
-        "max_tokens": context_tokens,
-        "max_input_tokens": context_tokens,
-        "max_output_tokens": context_tokens,
+        "max_tokens": known.context_tokens,
+        "max_input_tokens": known.context_tokens,
+        "max_output_tokens": known.context_tokens,
+        "supports_reasoning": known.thinks,
     }
-
-
-def _context_tokens(name: str) -> int | None:
-    """From the loaded model, else from the alias; `None` for a name that means nothing yet."""
-    registry = handler.registry_if_used
-    loaded = registry.loaded_context_tokens(name) if registry is not None else None
-    if loaded is not None:
-        return loaded
-    alias = aliases().get(name)
-    return alias.context_tokens if alias is not None else None
 
 
 def _add_capability_rule() -> None:
@@ -122,6 +122,28 @@ def _answer_for_mlx_names() -> None:
 
     answer.knows_mlx = True  # type: ignore[attr-defined]  # marks it, so that it is wrapped once
     setattr(litellm.utils, name, answer)
+
+
+def _let_reasoning_through() -> None:
+    """Have LiteLLM pass the parameters of thinking on, which it refuses for custom providers.
+
+    A caller can ask for it himself (`allowed_openai_params`), but DSPy, the Responses API and
+    Anthropic's messages give him no place to. LiteLLM looks this function up at every call; tested
+    against 1.106.2, and where a release has moved it, the caller's way remains.
+    """
+    name = "get_optional_params"
+    original = getattr(litellm.main, name, None)
+    if original is None or getattr(original, "knows_mlx", False):
+        return
+
+    def get_optional_params(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("custom_llm_provider") == PROVIDER:
+            allowed = kwargs.get("allowed_openai_params") or []
+            kwargs["allowed_openai_params"] = [*allowed, *_REASONING_PARAMS]
+        return original(*args, **kwargs)
+
+    get_optional_params.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
+    setattr(litellm.main, name, get_optional_params)
 
 
 def _shutdown() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 ConstraintKind = Literal["json_schema", "regex", "choice", "grammar", "structure"]
 Tier = Literal["grammar", "grammar+check"]
 Backend = Literal["llguidance", "outlines_core"]
@@ -108,6 +108,19 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of a tool call: its id and name come once, at its start, then text of its arguments.
+
+    `position` counts the calls of one completion; `arguments` joined are a JSON object.
+    """
+
+    position: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """New text of completion `index`; `reasoning` is text inside the model's thinking block."""
 
@@ -115,6 +128,7 @@ class Delta:
     text: str = ""
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +156,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Completion `index` has ended."""
+    """Completion `index` has ended.
+
+    `closed_by_budget` says that the engine chose the constrained text's last tokens, so that it
+    ended within the token budget; the reason is "length" then.
+    """
 
     index: int
     reason: FinishReason
+    closed_by_budget: bool = False
 
 
 @dataclass(frozen=True, slots=True)

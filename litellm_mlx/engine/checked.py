@@ -132,17 +132,17 @@ class CheckedEvents:
     def _judge(self) -> None:
         """Keep what passes; draw the rest again, or give up, or hand everything over."""
         failed: list[int] = []
-        problem = ""
+        problem = text = ""
         for index, completion in zip(self._pending, self._completions, strict=True):
             found = self._check(completion.text)
             if found is None:
                 self._passed[index] = [replace(e, index=index) for e in completion.events]
             else:
                 failed.append(index)
-                problem = found
+                problem, text = found, completion.text
         if failed and self._num_tries >= self._max_tries:
             self._is_over = True
-            raise _violation(problem, self._num_tries)
+            raise _violation(problem, text, self._num_tries)
         if failed:
             self._draw_again(failed)
         else:
@@ -185,8 +185,9 @@ def _add(first: Done, second: Done) -> Done:
     return replace(first, usage=usage, timings=replace(first.timings, total_s=total_s))
 
 
-def _violation(problem: str, num_tries: int) -> ConstraintViolationError:
-    return ConstraintViolationError(
+def _violation(problem: str, text: str, num_tries: int) -> ConstraintViolationError:
+    message = (
         f"no text of {num_tries} tries satisfied the schema; the last one: {problem}. Ask in the "
         "prompt for what the schema wants, or loosen the schema"
     )
+    return ConstraintViolationError(message, text)

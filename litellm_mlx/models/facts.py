@@ -14,6 +14,11 @@ from litellm_mlx.types import SamplingDefaults
 
 logger = logging.getLogger("litellm_mlx")
 
+# gpt-oss thinks in one channel and answers in another.
+_HARMONY = (
+    "<|channel|>analysis<|message|>",
+    "<|end|><|start|>assistant<|channel|>final<|message|>",
+)
 _FALLBACK_CONTEXT_TOKENS = 4096  # small enough for any model of the last years
 # What architectures call it: most, GPT-NeoX and DBRX kin, GPT-2 kin, ChatGLM.
 _CONTEXT_KEYS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx", "seq_length")
@@ -120,7 +125,25 @@ def _number(values: Mapping[str, Any], key: str) -> float | None:
 
 def thinking_markers(tokenizer: Any) -> tuple[str, str] | None:
     """The texts that open and close a thinking block, where the vocabulary has such tokens."""
-    return (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
+    if tokenizer.has_thinking:
+        return tokenizer.think_start, tokenizer.think_end
+    if all(token in tokenizer.get_vocab() for token in ("<|channel|>", "<|message|>", "<|end|>")):
+        return _HARMONY  # which mlx-lm has no markers for
+    return None
+
+
+def answer_opening(tokenizer: Any) -> str:
+    """What the model itself writes before an answer without thinking; mostly nothing."""
+    return "<|channel|>final<|message|>" if thinking_markers(tokenizer) == _HARMONY else ""
+
+
+def thinks(tokenizer: Any) -> bool:
+    """Whether the model writes thinking blocks: the markers may be in the vocabulary for kin."""
+    markers = thinking_markers(tokenizer)
+    if markers is None:
+        return False
+    template = str(tokenizer.chat_template or "")
+    return markers == _HARMONY or markers[0] in template or "enable_thinking" in template
 
 
 def trims_leading_space(tokenizer: Any) -> bool:

@@ -21,11 +21,13 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import ModelNotFoundError
 from litellm_mlx.grammar.vocabulary import Vocabulary
 from litellm_mlx.models.facts import (
+    answer_opening,
     context_tokens,
     read_json,
     sampling_defaults,
     stop_token_ids,
     thinking_markers,
+    thinks,
     trims_leading_space,
     vocab_size,
 )
@@ -53,6 +55,8 @@ class LoadedModel:
         dtype: how the weights are held, for people.
         hardware: the machine as it was before loading.
         thinking_markers: texts that open and close a thinking block, where it has one.
+        answer_opening: what it writes itself before an answer without thinking.
+        thinks: it writes thinking blocks.
         trims_leading_space: its tokenizer puts a space before a text's first word.
     """
 
@@ -67,6 +71,8 @@ class LoadedModel:
     dtype: str
     hardware: HardwareProfile
     thinking_markers: tuple[str, str] | None = None
+    answer_opening: str = ""
+    thinks: bool = False
     trims_leading_space: bool = False
 
     @property
@@ -201,6 +207,8 @@ def _load(
         dtype=dtype,
         hardware=hardware,
         thinking_markers=thinking_markers(tokenizer),
+        answer_opening=answer_opening(tokenizer),
+        thinks=thinks(tokenizer),
         trims_leading_space=trims_leading_space(tokenizer),
     )
 

@@ -52,7 +52,8 @@ _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 class Alias:
     """One line of `aliases.json`: a short name and the published model that it means.
 
-    `repository` is a hub repository, or a PyPI requirement for the embedded model.
+    `repository` is a hub repository, or a PyPI requirement for the embedded model. `thinks` says
+    that the model can write a thinking block before it answers.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Alias:
     context_tokens: int
     licence: str
     revision: str | None = None
+    thinks: bool = False
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
 
@@ -100,6 +102,7 @@ def _alias(name: str, row: Mapping[str, object]) -> Alias:
     return Alias(
         name=name,
         revision=row.get("revision"),  # type: ignore[arg-type]  # text or absent in our own file
+        thinks=bool(row.get("thinks")),
         sampling=SamplingDefaults(**sampling),
         **values,  # type: ignore[arg-type]  # our own data file, held by a test
     )

@@ -41,16 +41,15 @@ class ModelRegistry:
                 engine = self._engines[spec.key] = self._start(spec)
             return engine
 
-    def loaded_context_tokens(self, name: str) -> int | None:
-        """The context length of a model that is in memory already; `None` for every other name."""
+    def loaded(self, name: str) -> LoadedModel | None:
+        """The model of a name if it is in memory already; `None` for every other name."""
         try:
             key = parse_model_name(name).key
         except LiteLLMMLXError:
             return None
         with self._lock:
             engine = self._engines.get(key)
-        model = engine.model_if_loaded if engine is not None else None
-        return model.context_tokens if model is not None else None
+        return engine.model_if_loaded if engine is not None else None
 
     def unload_all(self) -> None:
         """Shut every engine down and forget it."""

@@ -29,6 +29,10 @@ class ChatModel(Protocol):
     def thinking_markers(self) -> tuple[str, str] | None:
         """The texts that open and close a thinking block, where it has one."""
 
+    @property
+    def answer_opening(self) -> str:
+        """What the model itself writes before an answer without thinking; mostly nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -90,9 +94,12 @@ def chat_prompt(
         is_inside = False
     elif not is_inside and is_on and not _continues(messages):
         if wish.is_on or render(False) != text:
-            text += f"{markers[0]}\n"
+            text += markers[0] if model.answer_opening else f"{markers[0]}\n"
             is_inside = True
-    end = encode_chat(model.tokenizer, f"{markers[1]}\n\n") if is_inside else ()
+    if guided == "all" and not is_inside and not _continues(messages):
+        text += model.answer_opening
+    after = "" if model.answer_opening else "\n\n"  # channels are not set off by line breaks
+    end = encode_chat(model.tokenizer, markers[1] + after) if is_inside else ()
     return Prompt(encode_chat(model.tokenizer, text), is_inside, end)
 
 

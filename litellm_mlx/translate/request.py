@@ -13,7 +13,13 @@ from litellm_mlx.translate.params import RequestParams, parse_params
 from litellm_mlx.translate.prompt import Guided, Prompt, chat_prompt
 from litellm_mlx.translate.structured import wanted_constraint
 from litellm_mlx.translate.thinking import ThinkingWish, wish_of
-from litellm_mlx.types import Constraint, GenerationRequest, SamplingDefaults, Thinking
+from litellm_mlx.types import (
+    Constraint,
+    FinishReason,
+    GenerationRequest,
+    SamplingDefaults,
+    Thinking,
+)
 
 
 class ChatModel(Protocol):
@@ -39,6 +45,10 @@ class ChatModel(Protocol):
     def thinking_markers(self) -> tuple[str, str] | None:
         """The texts that open and close a thinking block, where it has one."""
 
+    @property
+    def answer_opening(self) -> str:
+        """What the model itself writes before an answer without thinking."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -61,7 +71,22 @@ class Call:
     deadline_s: float
 
 
-def build_request(call: Call, model: ChatModel, config: EngineConfig) -> GenerationRequest:
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request for the engine, and what the answer will need to know of it.
+
+    Attributes:
+        generation: for the engine.
+        repairs: what was mended of the request's schema.
+        budget_finish_reason: to report where the token budget closes the text.
+    """
+
+    generation: GenerationRequest
+    repairs: tuple[str, ...] = ()
+    budget_finish_reason: FinishReason = "length"
+
+
+def build_request(call: Call, model: ChatModel, config: EngineConfig) -> PreparedRequest:
     """Translate one call.
 
     Raises:
@@ -75,7 +100,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Generat
     prompt = _prompt(call, model, params, constraint)
     _check_ids(params, model)
     max_tokens = _max_tokens(params, len(prompt.token_ids), model, config)
-    return GenerationRequest(
+    generation = GenerationRequest(
         prompt_token_ids=prompt.token_ids,
         max_tokens=max_tokens,
         sampling=params.sampling(model.sampling),
@@ -88,6 +113,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Generat
         opens_reasoning=prompt.opens_reasoning,
         thinking=_thinking(prompt, params, constraint, max_tokens),
     )
+    return PreparedRequest(generation, budget_finish_reason=params.budget_finish_reason)
 
 
 def _check_combination(params: RequestParams, constraint: Constraint | None, call: Call) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from litellm import exceptions
 from litellm.types.utils import (
+    ChatCompletionDeltaToolCall,
+    ChatCompletionMessageToolCall,
     ChatCompletionTokenLogprob,
     ChoiceLogprobs,
     Choices,
     CompletionTokensDetailsWrapper,
+    Function,
+    FunctionCall,
     Message,
     ModelResponse,
     ModelResponseStream,
@@ -23,6 +29,7 @@ from litellm.types.utils import Delta as LiteLLMDelta
 from litellm.types.utils import Usage as LiteLLMUsage
 
 from litellm_mlx.errors import (
+    ConstraintViolationError,
     LiteLLMMLXError,
     ModelNotFoundError,
     OverloadedError,
@@ -31,11 +38,63 @@ from litellm_mlx.errors import (
     RequestTimeoutError,
     UnsupportedParameterError,
 )
-from litellm_mlx.types import Delta, Done, Event, Finished, TokenLogprob, Usage
+from litellm_mlx.types import (
+    Delta,
+    Done,
+    Event,
+    Finished,
+    FinishReason,
+    Tier,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
 
 PROVIDER = "mlx"
 # Key in a response's `_hidden_params` under which the engine's own timings travel.
 TIMINGS_KEY = "litellm_mlx_timings"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFacts:
+    """What an answer says beside its text.
+
+    Attributes:
+        model: as it was asked.
+        fingerprint: of the model.
+        wants_logprobs: the caller asked for them.
+        tier: how its constraint held; `None` for free text.
+        repairs: what was mended of the request's schema.
+        budget_finish_reason: reported where the token budget closed the text.
+        is_function_call: the caller sent the older `functions`.
+    """
+
+    model: str
+    fingerprint: str
+    wants_logprobs: bool = False
+    tier: Tier | None = None
+    repairs: tuple[str, ...] = ()
+    budget_finish_reason: FinishReason = "length"
+    is_function_call: bool = False
+
+    def finish_reason(self, finished: Finished) -> str:
+        """The reason as this caller wants it."""
+        if finished.closed_by_budget:
+            return self.budget_finish_reason
+        if finished.reason == "tool_calls" and self.is_function_call:
+            return "function_call"
+        return finished.reason
+
+    def extras(self, done: Done, finished: Finished) -> dict[str, Any] | None:
+        """What goes into `provider_specific_fields`, which LiteLLM's proxy passes on."""
+        if self.tier is None:
+            return None
+        return {
+            "tier": self.tier,
+            "tries": done.num_tries,
+            "closed_by_budget": finished.closed_by_budget,
+            "repairs": list(self.repairs),
+        }
 
 
 class AnswerBuilder:
@@ -45,7 +104,8 @@ class AnswerBuilder:
         self._text = [""] * n
         self._reasoning = [""] * n
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(n)]
-        self._reasons = ["stop"] * n
+        self._calls: list[dict[int, ToolCallDelta]] = [{} for _ in range(n)]
+        self._finished = [Finished(index, "stop") for index in range(n)]
         self._done: Done | None = None
 
     def add(self, event: Event) -> None:
@@ -54,33 +114,46 @@ class AnswerBuilder:
             self._text[event.index] += event.text
             self._reasoning[event.index] += event.reasoning
             self._logprobs[event.index].extend(event.logprobs)
+            for delta in event.tool_calls:
+                self._add_call(self._calls[event.index], delta)
         elif isinstance(event, Finished):
-            self._reasons[event.index] = event.reason
+            self._finished[event.index] = event
         else:
             self._done = event
 
-    def fill(
-        self, response: ModelResponse, *, model: str, fingerprint: str, wants_logprobs: bool
-    ) -> ModelResponse:
+    def fill(self, response: ModelResponse, facts: AnswerFacts) -> ModelResponse:
         """Write the answer into LiteLLM's own response object, which it wants back."""
         assert self._done is not None, "an answer ends with Done"
-        response.model = model
-        response.system_fingerprint = fingerprint
-        response.choices = [self._choice(i, wants_logprobs) for i in range(len(self._text))]
+        response.model = facts.model
+        response.system_fingerprint = facts.fingerprint
+        response.choices = [self._choice(i, self._done, facts) for i in range(len(self._text))]
         response.usage = _usage(self._done.usage)  # type: ignore[attr-defined]  # pydantic extra
         response._hidden_params[TIMINGS_KEY] = self._done.timings
         return response
 
-    def _choice(self, index: int, wants_logprobs: bool) -> Choices:
-        message = Message(content=self._text[index], role="assistant")
+    def _add_call(self, calls: dict[int, ToolCallDelta], delta: ToolCallDelta) -> None:
+        known = calls.get(delta.position)
+        if known is not None:
+            delta = replace(known, arguments=known.arguments + delta.arguments)
+        calls[delta.position] = delta
+
+    def _choice(self, index: int, done: Done, facts: AnswerFacts) -> Choices:
+        calls = list(self._calls[index].values())
+        # As OpenAI has it: content is null where the answer is a call.
+        message = Message(content=self._text[index] or (None if calls else ""), role="assistant")
+        if calls and facts.is_function_call:
+            message.function_call = FunctionCall(name=calls[0].name, arguments=calls[0].arguments)
+        elif calls:
+            message.tool_calls = [_tool_call(call) for call in calls]
         if self._reasoning[index]:
             message.reasoning_content = self._reasoning[index]
-        logprobs = _logprobs(self._logprobs[index]) if wants_logprobs else None
+        if extras := facts.extras(done, self._finished[index]):
+            message.provider_specific_fields = extras
         return Choices(
             index=index,
-            finish_reason=self._reasons[index],
+            finish_reason=facts.finish_reason(self._finished[index]),
             message=message,
-            logprobs=logprobs,
+            logprobs=_logprobs(self._logprobs[index]) if facts.wants_logprobs else None,
         )
 
 
@@ -91,13 +164,11 @@ class ChunkBuilder:
     after it, so the usage goes out on an empty chunk before a bare finish chunk.
     """
 
-    def __init__(self, *, model: str, fingerprint: str, wants_logprobs: bool) -> None:
-        self._model = model
-        self._fingerprint = fingerprint
-        self._wants_logprobs = wants_logprobs
+    def __init__(self, facts: AnswerFacts) -> None:
+        self._facts = facts
         self._id = f"chatcmpl-{uuid.uuid4()}"
         self._created = int(time.time())
-        self._reason = "stop"
+        self._finished = Finished(0, "stop")
         self._role: str | None = "assistant"
 
     def chunks(self, event: Event) -> Iterable[ModelResponseStream]:
@@ -105,20 +176,31 @@ class ChunkBuilder:
         if isinstance(event, Delta):
             yield self._delta(event)
         elif isinstance(event, Finished):
-            self._reason = event.reason
+            self._finished = event
         else:
-            usage = self._chunk(LiteLLMDelta(content="", role=None))
+            last = LiteLLMDelta(content="", role=None)
+            last.provider_specific_fields = self._facts.extras(event, self._finished)
+            usage = self._chunk(last)
             usage.usage = _usage(event.usage)
             yield usage
-            yield self._chunk(LiteLLMDelta(), finish_reason=self._reason)
+            reason = self._facts.finish_reason(self._finished)
+            yield self._chunk(LiteLLMDelta(), finish_reason=reason)
 
     def _delta(self, event: Delta) -> ModelResponseStream:
-        delta = LiteLLMDelta(content=event.text, role=self._role)
+        delta = LiteLLMDelta(content=event.text, role=self._role, **self._calls(event))
         self._role = None
         if event.reasoning:
             delta.reasoning_content = event.reasoning
-        logprobs = _logprobs(event.logprobs) if self._wants_logprobs else None
+        logprobs = _logprobs(event.logprobs) if self._facts.wants_logprobs else None
         return self._chunk(delta, logprobs=logprobs)
+
+    def _calls(self, event: Delta) -> dict[str, Any]:
+        if not event.tool_calls:
+            return {}
+        if not self._facts.is_function_call:
+            return {"tool_calls": [_tool_call_delta(call) for call in event.tool_calls]}
+        call = event.tool_calls[0]  # the older form knows one call only
+        return {"function_call": FunctionCall(name=call.name or None, arguments=call.arguments)}
 
     def _chunk(
         self,
@@ -133,15 +215,31 @@ class ChunkBuilder:
         return ModelResponseStream(
             id=self._id,
             created=self._created,
-            model=self._model,
-            system_fingerprint=self._fingerprint,
+            model=self._facts.model,
+            system_fingerprint=self._facts.fingerprint,
             choices=[choice],
         )
+
+
+def _tool_call(call: ToolCallDelta) -> ChatCompletionMessageToolCall:
+    function = Function(name=call.name, arguments=call.arguments)
+    return ChatCompletionMessageToolCall(id=call.id, type="function", function=function)
+
+
+def _tool_call_delta(call: ToolCallDelta) -> ChatCompletionDeltaToolCall:
+    return ChatCompletionDeltaToolCall(
+        id=call.id or None,
+        type="function" if call.id else None,
+        index=call.position,
+        function=Function(name=call.name or None, arguments=call.arguments),
+    )
 
 
 def to_litellm_error(error: LiteLLMMLXError, model: str) -> Exception:
     """The LiteLLM exception that a client expects; only what may succeed later is retryable."""
     message = str(error)
+    if isinstance(error, ConstraintViolationError):
+        return exceptions.JSONSchemaValidationError(model, PROVIDER, error.text, message)
     if isinstance(error, PromptTooLongError):
         return exceptions.ContextWindowExceededError(message, model, PROVIDER)
     if isinstance(error, UnsupportedParameterError):

@@ -32,7 +32,7 @@ def parse(**given: Any) -> RequestParams:
         ({"seed": "x"}, "seed='x'"),
         ({"logit_bias": {"a": 1}}, "logit_bias"),
         ({"temprature": 0.5}, "did you mean 'temperature'"),
-        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"reasoning_effort": "lots"}, "reasoning_effort"),
         ({"tools": [{"type": "function"}]}, "tools: calling tools is not supported yet"),
         ({"functions": [{"name": "f"}]}, "functions: calling tools is not supported yet"),
         ({"echo": True}, "echo=True"),
@@ -58,7 +58,7 @@ def test_harmless_parameters_and_none_change_nothing() -> None:
 
 def test_drop_params_leaves_out_what_we_do_not_know_and_keeps_checking_the_rest() -> None:
     params = parse_params(
-        {"reasoning_effort": "low", "tools": [{}], "top_k": 3}, drops_unsupported=True
+        {"verbosity": "low", "tools": [{}], "top_k": 3}, drops_unsupported=True
     )
     assert (params.top_k, params.tools) == (3, [])
     with pytest.raises(UnsupportedParameterError):
