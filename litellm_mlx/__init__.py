@@ -8,10 +8,20 @@ from __future__ import annotations
 from importlib.metadata import version as _version
 
 from litellm_mlx.loading import load, unload_all
+from litellm_mlx.partial import apartial_objects, partial_objects
 from litellm_mlx.register import handler, register
 from litellm_mlx.translate.response_format import response_format
 
-__all__ = ["__version__", "handler", "load", "register", "response_format", "unload_all"]
+__all__ = [
+    "__version__",
+    "apartial_objects",
+    "handler",
+    "load",
+    "partial_objects",
+    "register",
+    "response_format",
+    "unload_all",
+]
 
 __version__ = _version("litellm-mlx")
 
