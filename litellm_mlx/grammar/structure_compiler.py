@@ -1,0 +1,172 @@
+"""Compiles a structure and a vocabulary into an index: all its parts become one grammar.
+
+The values are `structure`, the grammar's text is `structure_lark`, the way back from a finished
+text to its JSON is `structure_match`; what becomes of each schema is `tiers`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.compiler import (
+    JSON_OPTIONS,
+    MAX_REASON,
+    MAX_REFS,
+    MAX_SHALLOW_PARTS,
+    _on_deep_stack,
+)
+from litellm_mlx.grammar.guide import Guide, LLGuide
+from litellm_mlx.grammar.json_schema import narrow_schema
+from litellm_mlx.grammar.nesting_limit import nesting_limit
+from litellm_mlx.grammar.number_limit import number_limit
+from litellm_mlx.grammar.structure import JsonPart, OneOf, Part, Repeat, Seq, structure_of
+from litellm_mlx.grammar.structure_guide import StructureGuide, json_begins
+from litellm_mlx.grammar.structure_lark import structure_grammar
+from litellm_mlx.grammar.structure_match import json_texts
+from litellm_mlx.types import Constraint, ConstraintKind, Tier
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+    from litellm_mlx.grammar.guide import Bitmask
+    from litellm_mlx.grammar.vocabulary import Vocabulary
+
+_PLACE = re.compile(r"^at \d+\(\d+\): ")
+CUT_SHORT = "the text ends before the form that was asked for is complete"
+
+
+@dataclass(frozen=True, slots=True)
+class StructureIndex:
+    """Index of a structure: a matcher that is copied and never advanced.
+
+    Attributes:
+        checks: for each JSON part of tier "grammar+check", by its source, what is wrong with a
+            text.
+        begins: see `structure_guide.json_begins`.
+        never: bitmask of the markup tokens that the structure does not name; `None` for none.
+    """
+
+    matcher: LLMatcher
+    vocabulary: Vocabulary
+    root: Part
+    checks: Mapping[str, Callable[[str], str | None]]
+    begins: tuple[bytes, ...]
+    never: Bitmask | None
+    compile_s: float
+    kind: ConstraintKind = "structure"
+    min_tokens: int | None = None
+
+    @property
+    def tier(self) -> Tier:
+        """Whether the grammar alone holds, or a check too."""
+        return "grammar+check" if self.checks else "grammar"
+
+    def check(self, text: str) -> str | None:
+        """Say what is wrong with the JSON in a finished text, or `None`."""
+        if not self.checks:
+            return None
+        reason: str | None = CUT_SHORT
+        for found in json_texts(self.root, text):
+            asked = ((self.checks[source], part) for source, part in found if source in self.checks)
+            reason = next((said for check, part in asked if (said := check(part))), None)
+            if reason is None:
+                return None
+        return reason
+
+    def guide(self) -> Guide:
+        """Give a new cursor."""
+        guide = LLGuide(self.matcher.deep_copy(), self.vocabulary, may_steer=True)
+        return StructureGuide(guide, self.vocabulary, self.begins, self.never)
+
+
+def compile_structure(constraint: Constraint, vocabulary: Vocabulary) -> StructureIndex:
+    """Compile a structure for one vocabulary.
+
+    Raises:
+        ConstraintError: a part of it cannot be enforced.
+    """
+    start = time.monotonic()
+    number_limit(vocabulary)  # once per vocabulary, here rather than between two tokens
+    nesting_limit(vocabulary)
+    root = structure_of(constraint)
+    schemas = {source: _engine_schema(source) for source in _sources(root)}
+    grammar = structure_grammar(root, marker_token_ids(vocabulary), schemas)
+    never = set(vocabulary.steering_token_ids) - grammar.marker_token_ids
+    return StructureIndex(
+        matcher=_compiled(grammar.lark, vocabulary),
+        vocabulary=vocabulary,
+        root=root,
+        checks={},
+        begins=tuple(begin.encode() for begin in sorted(json_begins(root))),
+        never=vocabulary.bitmask(never) if never else None,
+        compile_s=time.monotonic() - start,
+    )
+
+
+def marker_token_ids(vocabulary: Vocabulary) -> Mapping[str, int]:
+    """The added token of each markup text; a text that two tokens have is left out."""
+    return vocabulary.derived("marker_token_ids", _marker_token_ids)
+
+
+def _marker_token_ids(vocabulary: Vocabulary) -> Mapping[str, int]:
+    found: dict[str, list[int]] = {}
+    for token_id in vocabulary.control_token_ids:
+        text = vocabulary.token_bytes(token_id).decode("utf-8", "replace")
+        found.setdefault(text, []).append(token_id)
+    return {text: ids[0] for text, ids in found.items() if text and len(ids) == 1}
+
+
+def _sources(part: Part) -> Iterator[str]:
+    """The schemas of all JSON parts, as their texts."""
+    match part:
+        case JsonPart(source):
+            yield source
+        case Seq(inner) | OneOf(inner):
+            for item in inner:
+                yield from _sources(item)
+        case Repeat(item):
+            yield from _sources(item)
+
+
+def _engine_schema(source: str) -> dict[str, Any]:
+    schema = narrow_schema(json.loads(source))
+    return {**({} if isinstance(schema, bool) else schema), "x-guidance": JSON_OPTIONS}
+
+
+def _compiled(lark: str, vocabulary: Vocabulary) -> LLMatcher:
+    if lark.count("{") <= MAX_SHALLOW_PARTS:
+        return _matcher(lark, vocabulary)
+    if lark.count('"$ref"') > MAX_REFS:
+        raise _refused(f"more than {MAX_REFS:,} `$ref`")
+    return _on_deep_stack(lambda: _matcher(lark, vocabulary))
+
+
+def _matcher(lark: str, vocabulary: Vocabulary) -> LLMatcher:
+    from llguidance import LLMatcher
+
+    grammar = LLMatcher.grammar_from_lark(lark)
+    matcher = LLMatcher(vocabulary.ll_tokenizer, grammar, log_level=0)
+    problems = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
+    if not problems:
+        matcher.compute_bitmask()  # the first one is the slowest, and copies inherit its work
+        problems = [matcher.get_error()] if matcher.is_error() else []
+    if problems:
+        raise _refused("; ".join(problems))
+    return matcher
+
+
+def _refused(reason: str) -> ConstraintError:
+    """Our error of the engine's: without the place in a grammar that the caller has not written."""
+    said = _PLACE.sub("", reason.split("\n   1 | ", 1)[0])
+    if len(said) > MAX_REASON:  # of a regex it prints the whole; its last line says what is wrong
+        said = said.strip().rsplit("\n", 1)[-1][:MAX_REASON]
+    return ConstraintError(
+        f"the backend llguidance cannot enforce this structure: {said.strip()}. "
+        "Leave out or rewrite what it names"
+    )

@@ -1,0 +1,211 @@
+"""A structure lets through exactly its texts, and finds its JSON in them again."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from typing import Any
+
+import pytest
+from tests.grammar_sampling import (
+    STOP_TOKEN_IDS,
+    allowed_tokens,
+    byte_ids,
+    byte_tokenizer,
+    draw,
+    tokens_of,
+)
+
+from litellm_mlx.errors import ConstraintError, EngineError
+from litellm_mlx.grammar.structure import (
+    FreeText,
+    Marker,
+    OneOf,
+    Part,
+    Pattern,
+    Repeat,
+    Seq,
+    Text,
+    json_part,
+    structure_constraint,
+)
+from litellm_mlx.grammar.structure_compiler import (
+    StructureIndex,
+    compile_structure,
+    marker_token_ids,
+)
+from litellm_mlx.grammar.structure_match import json_texts
+from litellm_mlx.grammar.vocabulary import Vocabulary
+
+POINT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "any": {}},
+    "required": ["x"],
+    "additionalProperties": False,
+}
+CALL = Seq((Marker("<call>"), Text(" "), json_part(POINT), Marker("</call>")))
+# As Mistral's, which some tokenizers do not call special: the engine takes it for text.
+STEERING = Seq((Marker("[CALL]"), json_part(POINT)))
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """The byte tokenizer with markers, special and not."""
+    from tokenizers import AddedToken
+
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<call>"]})
+    tokenizer.add_tokens([AddedToken(t, special=False) for t in ("</call>", "[CALL]", "[OTHER]")])
+    return Vocabulary.from_tokenizer(
+        tokenizer, vocab_size=len(tokenizer) + 5, stop_token_ids=STOP_TOKEN_IDS
+    )
+
+
+def compiled(root: Part) -> StructureIndex:
+    return compile_structure(structure_constraint(root), vocabulary())
+
+
+def tokens(*pieces: str) -> list[int]:
+    """Markers as their tokens, everything else byte by byte."""
+    markers = marker_token_ids(vocabulary())
+    return [
+        token_id
+        for piece in pieces
+        for token_id in ([markers[piece]] if piece in markers else byte_ids(vocabulary(), piece))
+    ]
+
+
+def allows(root: Part, *pieces: str) -> bool:
+    """Asked token by token; the bitmask lets forced text come in one spelling only."""
+    guide = compiled(root).guide()
+    try:
+        for token_id in tokens(*pieces):
+            guide.advance(token_id)
+    except EngineError:
+        return False
+    return guide.is_accepting
+
+
+def test_markup_tokens_are_found_by_their_text() -> None:
+    assert {"<call>", "</call>", "[CALL]", "[OTHER]"} <= set(marker_token_ids(vocabulary()))
+
+
+@pytest.mark.parametrize(
+    ("root", "pieces", "is_allowed"),
+    [
+        (CALL, ("<call>", ' {"x": 1}', "</call>"), True),
+        (CALL, ("<call>", ' {"x": "1"}', "</call>"), False),
+        (CALL, ("<call>", ' {"x":1}', "</call>"), False),  # json.dumps writes a space
+        (CALL, (" <", "call>", ' {"x": 1}', "</call>"), False),
+        (STEERING, ("[CALL]", '{"x": 1}'), True),
+        (STEERING, ("[OTHER]",), False),
+        (Repeat(Text("ab"), 1, 2), ("ab",), True),
+        (Repeat(Text("ab"), 1, 2), ("ababab",), False),
+        (Repeat(Text("ab")), ("",), True),
+        (Pattern("[/a-c]+\n?"), ("a/b\n",), True),
+        (Pattern(r"a\/b"), ("a/b",), True),
+        (FreeText(("no",)), ("n o",), True),
+        (FreeText(("no",)), ("a no",), False),
+        (FreeText(), ("anything\n\\ \"'/", "é€😀"), True),
+        (Text('quote " and \\ and \n😀'), ('quote " and \\ and \n😀',), True),
+    ],
+)
+def test_each_part_lets_through_its_texts(
+    root: Part, pieces: tuple[str, ...], is_allowed: bool
+) -> None:
+    assert allows(root, *pieces) is is_allowed
+
+
+@pytest.mark.parametrize("marker", ["<call>", "[CALL]", "plain call"])
+def test_free_text_cannot_swallow_what_ends_it(marker: str) -> None:
+    call = Seq((Marker(marker), json_part(POINT)))
+    auto = Seq((FreeText((marker,)), Repeat(call)))
+    assert allows(auto, "just text")
+    assert allows(auto, "")
+    assert allows(auto, "text ", marker, '{"x": 1}')
+    assert allows(auto, "text ", marker, '{"x": 1}', marker, '{"x": 2}')
+    assert not allows(auto, "text ", marker)
+    assert not allows(auto, "text ", marker, " more text")
+    assert not allows(auto, "text ", marker, '{"x": 1}', " more text")
+
+
+@pytest.mark.parametrize("marker", ["<call>", "[CALL]"])
+def test_a_marker_spelled_in_ordinary_tokens_is_no_marker(marker: str) -> None:
+    auto = Seq((FreeText((marker,)), Repeat(Seq((Marker(marker), json_part(POINT))))))
+    guide = compiled(auto).guide()
+    *most, last = byte_ids(vocabulary(), f"so {marker}")
+    for token_id in most:
+        guide.advance(token_id)
+    assert last not in allowed_tokens(guide, vocabulary())
+
+
+def test_free_text_ends_at_the_first_of_several_texts() -> None:
+    fields = Seq(
+        (
+            FreeText(("\n## b",)),
+            Text("\n## b: "),
+            OneOf((Seq((Text("text "), FreeText(("\n## c",)))), json_part({"type": "integer"}))),
+            Text("\n## c"),
+        )
+    )
+    assert allows(fields, "a\n## \n## b: text x\n#\n## c")
+    assert allows(fields, "\n## b: 12\n## c")
+    assert not allows(fields, "\n## b: 1 2\n## c")
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        Seq((FreeText(), json_part(POINT))),
+        Seq((FreeText(("a",)), Pattern("a+"))),
+        Seq((Repeat(Seq((Text("a"), FreeText(("b",))))), Text("b"))),
+    ],
+)
+def test_free_text_without_an_end_is_refused(root: Part) -> None:
+    with pytest.raises(ConstraintError, match="free text"):
+        compiled(root)
+
+
+def test_what_the_engine_cannot_enforce_is_refused_by_name() -> None:
+    with pytest.raises(ConstraintError, match=r"(?s)structure: invalid regex.*look-around"):
+        compiled(Seq((Text("a"), Pattern("(?=a)b"))))
+
+
+@pytest.mark.parametrize("root", [CALL, Seq((FreeText(("<call>",)), Repeat(CALL, 0, 3)))])
+def test_random_texts_are_read_back(root: Part) -> None:
+    index, rng = compiled(root), random.Random(8)
+    drawn = [draw(index, vocabulary(), rng, max_tokens=600) for _ in range(60)]
+    texts = [text.decode("utf-8", "replace") for text in drawn if text is not None]
+    assert len(texts) > 40
+    for text in texts:
+        (found, *_) = json_texts(root, text)
+        assert len(found) == text.count("<call>")
+        assert all(isinstance(json.loads(part)["x"], int) for _, part in found)
+
+
+def test_numbers_stay_parsable_inside_json_and_free_outside() -> None:
+    auto = Seq((FreeText(("<call>",)), Repeat(CALL, 0, 1)))
+    digits = "7" * 40
+    for pieces, may_go_on in ((("<call>", ' {"x": ', digits[:20]), False), (('{"', digits), True)):
+        guide = compiled(auto).guide()
+        for token_id in tokens(*pieces):
+            guide.advance(token_id)
+        assert (tokens("7")[0] in allowed_tokens(guide, vocabulary())) is may_go_on
+    index, rng = compiled(CALL), random.Random(3)
+    for _ in range(20):
+        text = draw(index, vocabulary(), rng, prefer=tokens_of(b"0123456789[e."), max_tokens=4000)
+        assert text is not None
+        assert json.loads(text.removeprefix(b"<call>").removesuffix(b"</call>"))
+
+
+def test_json_is_found_between_free_texts() -> None:
+    root = Seq((Repeat(Seq((FreeText(("<a>",)), Text("<a>"), json_part({})))), FreeText(("<a>",))))
+    (found, *_) = json_texts(root, 'x <a>[1, "<a>"] y <a>{"k": "v"} z')
+    assert [text for _, text in found] == ['[1, "<a>"]', '{"k": "v"}']
+    assert json_texts(root, "x <a>") == ()
+
+
+def test_reading_back_is_cheap_however_many_ways_there_are() -> None:
+    root = Seq((*[Seq((FreeText(), Text("a")))] * 12, Text("b")))
+    assert json_texts(root, "a" * 3000) == ()
