@@ -71,7 +71,8 @@ class _Writer:
 
     def sequence(self, parts: Sequence[Part]) -> str:
         """Write parts one after another."""
-        written, left = [], list(parts)
+        written: list[str] = []
+        left = list(parts)
         while left:
             first = left.pop(0)
             if isinstance(first, Seq):
