@@ -7,6 +7,7 @@ JSON text is full of, and ChatML's special tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def make_tiny_model(
     generation_config: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     chat_template: str | None = CHAT_TEMPLATE,
+    added_tokens: Sequence[str] = (),
 ) -> Path:
     """Write a float32 random-weight model and its tokenizer into `path`, and return `path`.
 
@@ -52,9 +54,10 @@ def make_tiny_model(
         generation_config: content of generation_config.json; absent without it.
         config: further or other keys of config.json.
         chat_template: None leaves the tokenizer without one.
+        added_tokens: markup such as "<think>", each one token, as Qwen has it: added, not special.
     """
     path.mkdir(parents=True, exist_ok=True)
-    tokenizer_vocab_size = write_tokenizer(path, chat_template)
+    tokenizer_vocab_size = write_tokenizer(path, chat_template, added_tokens)
     full_config = _config(model_type, vocab_size or tokenizer_vocab_size, hidden_size, num_layers)
     full_config.update(config or {})
     _write_weights(path, full_config, seed, quantize_bits)
@@ -63,9 +66,12 @@ def make_tiny_model(
     return path
 
 
-def write_tokenizer(path: Path, chat_template: str | None = CHAT_TEMPLATE) -> int:
+def write_tokenizer(
+    path: Path, chat_template: str | None = CHAT_TEMPLATE, added_tokens: Sequence[str] = ()
+) -> int:
     """Write tokenizer.json and tokenizer_config.json; returns the number of tokens."""
     tokenizer = _byte_level_bpe()
+    tokenizer.add_tokens([_plain(token) for token in added_tokens])
     tokenizer.save(str(path / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -79,6 +85,12 @@ def write_tokenizer(path: Path, chat_template: str | None = CHAT_TEMPLATE) -> in
         tokenizer_config["chat_template"] = chat_template
     (path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1))
     return int(tokenizer.get_vocab_size(with_added_tokens=True))
+
+
+def _plain(token: str) -> Any:
+    from tokenizers import AddedToken
+
+    return AddedToken(token, special=False, normalized=False)
 
 
 def _byte_level_bpe() -> Any:
