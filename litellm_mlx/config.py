@@ -24,6 +24,7 @@ class EngineConfig:
         default_max_tokens: completion limit of a request that names none; the context still rules.
         default_timeout_s: deadline of a request that names none.
         max_tries: how often a completion is drawn at most where a check follows the grammar.
+        dspy_repair: take from a stock DSPy prompt what DSPy left out of its request.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.
@@ -36,6 +37,7 @@ class EngineConfig:
     default_max_tokens: int = 8192
     default_timeout_s: float = 600.0
     max_tries: int = 6
+    dspy_repair: bool = True
     backend: Backend = "llguidance"
     expand_weights: bool = True
     trust_remote_code: bool = False

@@ -8,6 +8,7 @@ start eagerly, so that errors surface at the call, where LiteLLM's fallbacks loo
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import threading
 import time
@@ -20,7 +21,7 @@ from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from litellm_mlx.config import EngineConfig
-from litellm_mlx.errors import EngineError, LiteLLMMLXError, RequestError
+from litellm_mlx.errors import ConstraintError, EngineError, LiteLLMMLXError, RequestError
 from litellm_mlx.translate.response import (
     AnswerBuilder,
     AnswerFacts,
@@ -117,19 +118,24 @@ class MLXProvider(CustomLLM):
         registry = self.registry
         engine = registry.engine(call["model"])
         model = engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
-        prepared = build_request(
-            Call(
-                messages=call["messages"],
-                params=call["optional_params"],
-                is_raw=litellm_params.get("text_completion") is True,
-                is_stream=is_stream,
-                drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
-                deadline_s=deadline_s,
-            ),
-            model,
-            registry.config,
+        api_call = Call(
+            messages=call["messages"],
+            params=call["optional_params"],
+            is_raw=litellm_params.get("text_completion") is True,
+            is_stream=is_stream,
+            drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
+            deadline_s=deadline_s,
         )
-        tier, events = _submit(engine, prepared, registry.config)
+        prepared = build_request(api_call, model, registry.config)
+        try:
+            tier, events = _submit(engine, prepared, registry.config)
+        except ConstraintError:
+            if not prepared.repairs:
+                raise
+            # A repair is ours: where it cannot be enforced, the request counts as it was sent.
+            as_sent = dataclasses.replace(api_call, repairs_dspy=False)
+            prepared = build_request(as_sent, model, registry.config)
+            tier, events = _submit(engine, prepared, registry.config)
         facts = AnswerFacts(
             model=call["model"],
             fingerprint=model.fingerprint,

@@ -11,7 +11,11 @@ from litellm_mlx.errors import PromptTooLongError, UnsupportedParameterError
 from litellm_mlx.translate.messages import encode_raw
 from litellm_mlx.translate.params import RequestParams, parse_params
 from litellm_mlx.translate.prompt import Guided, Prompt, chat_prompt
-from litellm_mlx.translate.structured import wanted_constraint
+from litellm_mlx.translate.structured import (
+    Repaired,
+    repaired_constraint,
+    wanted_constraint,
+)
 from litellm_mlx.translate.thinking import ThinkingWish, wish_of
 from litellm_mlx.types import (
     Constraint,
@@ -61,6 +65,7 @@ class Call:
         is_stream: the caller wants deltas.
         drops_unsupported: LiteLLM's `drop_params`.
         deadline_s: monotonic time.
+        repairs_dspy: a DSPy prompt may say more of the answer than the request does.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -69,6 +74,7 @@ class Call:
     is_stream: bool
     drops_unsupported: bool
     deadline_s: float
+    repairs_dspy: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,9 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
     """
     params = parse_params(call.params, drops_unsupported=call.drops_unsupported)
     constraint = wanted_constraint(params, params.guided_decoding_backend or config.backend)
+    repaired = _repaired(call, params, config)
+    if repaired is not None:
+        constraint = repaired.constraint
     _check_combination(params, constraint, call)
     prompt = _prompt(call, model, params, constraint)
     _check_ids(params, model)
@@ -113,7 +122,19 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         opens_reasoning=prompt.opens_reasoning,
         thinking=_thinking(prompt, params, constraint, max_tokens),
     )
-    return PreparedRequest(generation, budget_finish_reason=params.budget_finish_reason)
+    return PreparedRequest(
+        generation,
+        repairs=() if repaired is None else repaired.repairs,
+        budget_finish_reason=params.budget_finish_reason,
+    )
+
+
+def _repaired(call: Call, params: RequestParams, config: EngineConfig) -> Repaired | None:
+    """What DSPy's prompt says of the answer, where the request itself says less."""
+    is_on = config.dspy_repair if params.dspy_repair is None else params.dspy_repair
+    if not is_on or not call.repairs_dspy or call.is_raw or params.stop:
+        return None
+    return repaired_constraint(call.messages, params, config.backend)
 
 
 def _check_combination(params: RequestParams, constraint: Constraint | None, call: Call) -> None:

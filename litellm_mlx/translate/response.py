@@ -239,7 +239,11 @@ def to_litellm_error(error: LiteLLMMLXError, model: str) -> Exception:
     """The LiteLLM exception that a client expects; only what may succeed later is retryable."""
     message = str(error)
     if isinstance(error, ConstraintViolationError):
-        return exceptions.JSONSchemaValidationError(model, PROVIDER, error.text, message)
+        violation = exceptions.JSONSchemaValidationError(model, PROVIDER, error.text, message)
+        violation.message = f"litellm.JSONSchemaValidationError: {message}"
+        violation.args = (violation.message,)  # its own text repeats the whole answer
+        violation.status_code = 422  # LiteLLM's 500 would have streams wrapped and Routers retry
+        return violation
     if isinstance(error, PromptTooLongError):
         return exceptions.ContextWindowExceededError(message, model, PROVIDER)
     if isinstance(error, UnsupportedParameterError):

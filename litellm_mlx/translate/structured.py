@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
@@ -26,6 +27,7 @@ from litellm_mlx.grammar.structure import (
     structure_constraint,
     structure_of,
 )
+from litellm_mlx.translate.dspy_format import repaired_format
 from litellm_mlx.translate.params import RequestParams, StructuredOutputs
 from litellm_mlx.translate.response_format import constraint_of
 from litellm_mlx.translate.structural_tag import structural_tag_part
@@ -50,6 +52,37 @@ def wanted_constraint(params: RequestParams, backend: Backend) -> Constraint | N
         return None
     _, value, make = named[0]
     return make(value, backend)
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A constraint that a DSPy prompt asks for, and how it differs from what was sent."""
+
+    constraint: Constraint
+    repairs: tuple[str, ...]
+
+
+def repaired_constraint(
+    messages: Sequence[Mapping[str, Any]], params: RequestParams, backend: Backend
+) -> Repaired | None:
+    """What DSPy's own prompt says that the answer must be; `None` leaves the request as it is.
+
+    Only where the request names nothing else than `response_format`, and never an error.
+    """
+    named = {name for name, _, _ in _named(params)}
+    if named - {"response_format"} or params.guided_decoding_backend is not None:
+        return None
+    if messages and messages[-1].get("role") == "assistant":  # the answer has begun already
+        return None
+    found = repaired_format(messages, params.response_format)
+    if found is None:
+        return None
+    try:
+        if found.structure is not None:
+            return Repaired(structure_constraint(found.structure, backend), found.repairs)
+        return Repaired(json_schema_constraint(found.schema or {}, backend), found.repairs)
+    except ConstraintError:
+        return None
 
 
 def part_of(constraint: Constraint) -> Part:

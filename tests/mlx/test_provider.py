@@ -275,15 +275,15 @@ BAD_INPUTS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "type",
     ),
     (
-        "keyword beyond the engine",
+        "remote reference",
         {
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"schema": {"type": "array", "uniqueItems": True}},
+                "json_schema": {"schema": {"$ref": "https://example.com/schema.json"}},
             }
         },
         litellm.BadRequestError,
-        "uniqueItems",
+        "example.com",
     ),
     ("unknown parameter", {"temprature": 1}, litellm.UnsupportedParamsError, "temprature"),
     (

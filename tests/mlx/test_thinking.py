@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import litellm
 import pytest
+from litellm.exceptions import UnsupportedParamsError
 
 import litellm_mlx
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
@@ -126,12 +127,12 @@ def test_a_stream_gives_the_thought_first_and_the_same_answer(switched: str) -> 
 
 
 def test_two_wishes_that_differ_are_refused(switched: str) -> None:
-    with pytest.raises(litellm.UnsupportedParamsError, match="send one of them"):
+    with pytest.raises(UnsupportedParamsError, match="send one of them"):
         ask(switched, reasoning_effort="none", thinking={"type": "enabled"})
 
 
 def test_a_model_that_does_not_think_says_so(tiny: str) -> None:
-    with pytest.raises(litellm.UnsupportedParamsError, match="does not think"):
+    with pytest.raises(UnsupportedParamsError, match="does not think"):
         ask(tiny, reasoning_effort="low")
     assert (
         ask(tiny, reasoning_effort="low", drop_params=True).choices[0].message.content is not None
