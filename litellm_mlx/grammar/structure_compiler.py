@@ -6,29 +6,28 @@ text to its JSON is `structure_match`; what becomes of each schema is `tiers`.
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from litellm_mlx.errors import ConstraintError
-from litellm_mlx.grammar.compiler import (
-    JSON_OPTIONS,
-    MAX_REASON,
-    MAX_REFS,
-    MAX_SHALLOW_PARTS,
-    _on_deep_stack,
-)
 from litellm_mlx.grammar.guide import Guide, LLGuide
-from litellm_mlx.grammar.json_schema import narrow_schema
+from litellm_mlx.grammar.json_schema import Schema
+from litellm_mlx.grammar.matcher import (
+    JSON_OPTIONS,
+    NotCompiledError,
+    grammar_matcher,
+    with_stack_for,
+)
 from litellm_mlx.grammar.nesting_limit import nesting_limit
 from litellm_mlx.grammar.number_limit import number_limit
 from litellm_mlx.grammar.structure import JsonPart, OneOf, Part, Repeat, Seq, structure_of
 from litellm_mlx.grammar.structure_guide import StructureGuide, json_begins
 from litellm_mlx.grammar.structure_lark import structure_grammar
 from litellm_mlx.grammar.structure_match import json_texts
+from litellm_mlx.grammar.tiers import SchemaPlan, plan_schema
 from litellm_mlx.types import Constraint, ConstraintKind, Tier
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from litellm_mlx.grammar.vocabulary import Vocabulary
 
 _PLACE = re.compile(r"^at \d+\(\d+\): ")
+_MAX_REASON = 300  # characters of an engine's message that a caller gets to read
 CUT_SHORT = "the text ends before the form that was asked for is complete"
 
 
@@ -46,8 +46,7 @@ class StructureIndex:
     """Index of a structure: a matcher that is copied and never advanced.
 
     Attributes:
-        checks: for each JSON part of tier "grammar+check", by its source, what is wrong with a
-            text.
+        plans: of the JSON parts that need a check, by their sources.
         begins: see `structure_guide.json_begins`.
         never: bitmask of the markup tokens that the structure does not name; `None` for none.
     """
@@ -55,7 +54,7 @@ class StructureIndex:
     matcher: LLMatcher
     vocabulary: Vocabulary
     root: Part
-    checks: Mapping[str, Callable[[str], str | None]]
+    plans: Mapping[str, SchemaPlan]
     begins: tuple[bytes, ...]
     never: Bitmask | None
     compile_s: float
@@ -65,16 +64,16 @@ class StructureIndex:
     @property
     def tier(self) -> Tier:
         """Whether the grammar alone holds, or a check too."""
-        return "grammar+check" if self.checks else "grammar"
+        return "grammar+check" if self.plans else "grammar"
 
     def check(self, text: str) -> str | None:
         """Say what is wrong with the JSON in a finished text, or `None`."""
-        if not self.checks:
+        if not self.plans:
             return None
         reason: str | None = CUT_SHORT
         for found in json_texts(self.root, text):
-            asked = ((self.checks[source], part) for source, part in found if source in self.checks)
-            reason = next((said for check, part in asked if (said := check(part))), None)
+            asked = ((self.plans[source], part) for source, part in found if source in self.plans)
+            reason = next((said for plan, part in asked if (said := plan.check(part))), None)
             if reason is None:
                 return None
         return reason
@@ -95,14 +94,19 @@ def compile_structure(constraint: Constraint, vocabulary: Vocabulary) -> Structu
     number_limit(vocabulary)  # once per vocabulary, here rather than between two tokens
     nesting_limit(vocabulary)
     root = structure_of(constraint)
-    schemas = {source: _engine_schema(source) for source in _sources(root)}
-    grammar = structure_grammar(root, marker_token_ids(vocabulary), schemas)
+    try:
+        plans = {source: plan_schema(source, vocabulary) for source in _sources(root)}
+        schemas = {source: _with_options(plan.engine_schema) for source, plan in plans.items()}
+        grammar = structure_grammar(root, marker_token_ids(vocabulary), schemas)
+        matcher = _matcher(grammar.lark, vocabulary)
+    except NotCompiledError as error:
+        raise _refused(error.reason) from error
     never = set(vocabulary.steering_token_ids) - grammar.marker_token_ids
     return StructureIndex(
-        matcher=_compiled(grammar.lark, vocabulary),
+        matcher=matcher,
         vocabulary=vocabulary,
         root=root,
-        checks={},
+        plans={source: plan for source, plan in plans.items() if plan.tier == "grammar+check"},
         begins=tuple(begin.encode() for begin in sorted(json_begins(root))),
         never=vocabulary.bitmask(never) if never else None,
         compile_s=time.monotonic() - start,
@@ -134,38 +138,22 @@ def _sources(part: Part) -> Iterator[str]:
             yield from _sources(item)
 
 
-def _engine_schema(source: str) -> dict[str, Any]:
-    schema = narrow_schema(json.loads(source))
+def _with_options(schema: Schema) -> dict[str, Any]:
     return {**({} if isinstance(schema, bool) else schema), "x-guidance": JSON_OPTIONS}
-
-
-def _compiled(lark: str, vocabulary: Vocabulary) -> LLMatcher:
-    if lark.count("{") <= MAX_SHALLOW_PARTS:
-        return _matcher(lark, vocabulary)
-    if lark.count('"$ref"') > MAX_REFS:
-        raise _refused(f"more than {MAX_REFS:,} `$ref`")
-    return _on_deep_stack(lambda: _matcher(lark, vocabulary))
 
 
 def _matcher(lark: str, vocabulary: Vocabulary) -> LLMatcher:
     from llguidance import LLMatcher
 
     grammar = LLMatcher.grammar_from_lark(lark)
-    matcher = LLMatcher(vocabulary.ll_tokenizer, grammar, log_level=0)
-    problems = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
-    if not problems:
-        matcher.compute_bitmask()  # the first one is the slowest, and copies inherit its work
-        problems = [matcher.get_error()] if matcher.is_error() else []
-    if problems:
-        raise _refused("; ".join(problems))
-    return matcher
+    return with_stack_for(lark, lambda: grammar_matcher(grammar, vocabulary))
 
 
 def _refused(reason: str) -> ConstraintError:
     """Our error of the engine's: without the place in a grammar that the caller has not written."""
     said = _PLACE.sub("", reason.split("\n   1 | ", 1)[0])
-    if len(said) > MAX_REASON:  # of a regex it prints the whole; its last line says what is wrong
-        said = said.strip().rsplit("\n", 1)[-1][:MAX_REASON]
+    if len(said) > _MAX_REASON:  # of a regex it prints the whole; its last line says what is wrong
+        said = said.strip().rsplit("\n", 1)[-1][:_MAX_REASON]
     return ConstraintError(
         f"the backend llguidance cannot enforce this structure: {said.strip()}. "
         "Leave out or rewrite what it names"
