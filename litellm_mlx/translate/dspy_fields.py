@@ -117,6 +117,8 @@ def _adhering(annotation: str, source: str) -> FieldType:
         raise UnknownPrompt("a note whose schema is not JSON") from None
     if not isinstance(schema, dict):
         raise UnknownPrompt("a schema that is no object")
+    if annotation_text(annotation) == "Decimal":
+        return FieldType({"type": "number"})  # Pydantic also prints "string" without a pattern
     tidy = tidied(schema)
     options = tidy.get("anyOf", [])
     # DSPy hands an optional string on as it stands, quotes and all
@@ -134,9 +136,11 @@ def tidied(schema: dict[str, Any]) -> dict[str, Any]:
     """Copy a schema that DSPy printed, sorted by name, into the shape in which it would send it.
 
     Models get the order of their properties back, as far as `required` tells it, and are closed:
-    Pydantic drops what is more, and an open one lets a small model ramble.
+    Pydantic drops what is more, and an open one lets a small model ramble. A set may be written
+    with an item twice: Pydantic takes it, and no grammar can forbid it.
     """
-    kept = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+    dropped = ANNOTATIONS | {"uniqueItems"}
+    kept = {key: value for key, value in schema.items() if key not in dropped}
     kept = map_subschemas(kept, lambda sub: sub if isinstance(sub, bool) else tidied(sub))
     properties = kept.get("properties")
     if isinstance(properties, dict) and properties:

@@ -18,10 +18,12 @@ from litellm_mlx.translate.dspy_fields import FieldType, field_type
 from litellm_mlx.translate.dspy_prompt import (
     COMPLETED_LINE,
     DSPyPrompt,
+    Field,
     UnknownPrompt,
     read_prompt,
 )
 from litellm_mlx.translate.dspy_repair import Fields, printed_schema, repaired_schema
+from litellm_mlx.translate.dspy_types import annotation_text
 
 # The title of the Pydantic model that JSONAdapter makes of a signature.
 SCHEMA_NAME = "DSPyProgramOutputs"
@@ -29,8 +31,10 @@ SCHEMA_NAME = "DSPyProgramOutputs"
 _HEADER = "[[ ##"
 
 # Text of an XML element: no markup, no `]]>`, no character that XML has not.
-_CHARACTER = r"(?:[^\]<&>\x00-\x08\x0B\x0C\x0E-\x1F\uFFFE\uFFFF]|&(?:lt|gt|amp|quot|apos);)"
-_XML_TEXT = rf"(?:\]*{_CHARACTER}|\]?>)*\]*"
+_MARKUP = r"\]<&>\x00-\x08\x0B\x0C\x0E-\x1F\uFFFE\uFFFF"
+_ENTITY = "&(?:lt|gt|amp|quot|apos);"
+_XML_TEXT = rf"(?:\]*(?:[^{_MARKUP}]|{_ENTITY})|\]?>)*\]*"
+_XML_VISIBLE_TEXT = rf"\s*(?:[^\s{_MARKUP}]|{_ENTITY}){_XML_TEXT}"
 
 # What reading a text of unknown origin may end in; a request must never fail for our reading it.
 _UNREADABLE = (
@@ -124,17 +128,20 @@ def _xml(fields: Fields) -> Part:
     parts: list[Part] = []
     gap = ""
     for field, kind in fields.items():
-        value = _xml_value(kind)
-        parts += [Text(f"{gap}<{field.name}>\n"), value, Text(f"\n</{field.name}>")]
+        # a text has the line's end within it
+        end = f"</{field.name}>" if kind.is_text else f"\n</{field.name}>"
+        parts += [Text(f"{gap}<{field.name}>\n"), _xml_value(field, kind), Text(end)]
         gap = "\n\n"
     return Seq(tuple(parts))
 
 
-def _xml_value(kind: FieldType) -> Part:
+def _xml_value(field: Field, kind: FieldType) -> Part:
     if kind.words is not None:
         return _one_of([escape(word) for word in kind.words])
     if kind.is_text:
-        return Pattern(_XML_TEXT)
+        # DSPy takes an empty element for an empty object, which a dspy.Code is not
+        may_be_empty = bool(field.note) or annotation_text(field.annotation) == "str"
+        return Pattern(_XML_TEXT if may_be_empty else _XML_VISIBLE_TEXT)
     if not _is_without_text(kind.schema):
         raise UnknownPrompt("JSON that may hold markup")
     return json_part(kind.schema)

@@ -90,6 +90,8 @@ def schema_of(text: str) -> dict[str, Any]:
     """The JSON schema of a type of builtins; `{}`, any JSON, of one whose name says too little."""
     if text in _NAMED:
         return dict(_NAMED[text])
+    if "[" not in text:
+        return {}
     inner = [schema_of(argument) for argument in arguments(text)]
     match text.partition("[")[0]:
         case "list":
