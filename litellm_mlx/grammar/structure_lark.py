@@ -116,6 +116,9 @@ class _Writer:
                 return self._free(free, rest)
             case Text("") | Repeat(_, _, 0):
                 return self._free(free, rest)
+            case Text(text) if rest and self._is_token(rest[0]):  # a token ends any lexeme
+                ended = self._rule("FREE", f"{terminal} {_literal(text)}")
+                return f"{ended} {self.sequence(rest)}"
             case Text(text) | Marker(text) if not self._is_token(first):
                 lazy = self._rule("lazy", f"{terminal} {_literal(text)}", "[lazy]")
                 return f"{lazy} {self.sequence(rest)}".strip()

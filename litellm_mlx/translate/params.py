@@ -23,7 +23,6 @@ HARMLESS = frozenset(
     {
         "max_retries",
         "metadata",
-        "parallel_tool_calls",
         "prediction",
         "prompt_cache_key",
         "prompt_cache_retention",
@@ -32,7 +31,6 @@ HARMLESS = frozenset(
         "store",
         "stream",
         "stream_options",
-        "tool_choice",
         "user",
     }
 )
@@ -105,9 +103,11 @@ class RequestParams(BaseModel):
     dspy_repair: bool | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guided_decoding_backend: Backend | None = None
-    tools: list[Any] = Field([], max_length=0)
-    functions: list[Any] = Field([], max_length=0)
-    function_call: Literal["none", "auto"] | None = None
+    tools: list[Any] = []  # what is in them and in the choices is read by `tools`
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
+    functions: list[Any] = []
+    function_call: str | dict[str, Any] | None = None
     modalities: list[Literal["text"]] | None = None
     echo: Literal[False] = False
     suffix: None = None
@@ -161,8 +161,6 @@ def parse_params(given: Mapping[str, Any], *, drops_unsupported: bool) -> Reques
     params = {k: v for k, v in params.items() if v is not None and k not in HARMLESS}
     if drops_unsupported:
         params = {k: v for k, v in params.items() if k in RequestParams.model_fields}
-        for name in ("tools", "functions"):
-            params.pop(name, None)
     try:
         return RequestParams.model_validate(params)
     except ValidationError as error:
@@ -180,8 +178,6 @@ def _explain_one(item: dict[str, Any]) -> str:
         near = difflib.get_close_matches(name, RequestParams.model_fields, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""
         return f"{name} is not a parameter of mlx models{hint}; drop_params=True leaves it out"
-    if name in ("tools", "functions"):
-        return f"{name}: calling tools is not supported yet; send the request without them"
     message = item["msg"][:1].lower() + item["msg"][1:]
     return f"{name}={_shorten(item['input'])}: {message}"
 

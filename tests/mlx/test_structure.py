@@ -140,6 +140,15 @@ def test_a_marker_spelled_in_ordinary_tokens_is_no_marker(marker: str) -> None:
     assert last not in allowed_tokens(guide, vocabulary())
 
 
+def test_a_marker_inside_the_text_that_ends_a_free_text() -> None:
+    call = Seq((Text("["), Marker("<call>"), Text("]"), json_part(POINT)))
+    auto = Seq((FreeText(("[<call>]",)), Repeat(call)))
+    assert allows(auto, "a [ b")
+    assert allows(auto, "a [ b [", "<call>", ']{"x": 1}')
+    assert not allows(auto, "a [ b ", "<call>", ']{"x": 1}')
+    assert not allows(auto, "a [ b [", "<call>", "] no")
+
+
 def test_free_text_ends_at_the_first_of_several_texts() -> None:
     fields = Seq(
         (

@@ -1,0 +1,310 @@
+"""`tools` and `tool_choice` to a grammar of the whole answer, and what reads the answer back.
+
+Owns what a request says of tools: names, schemas, who may be called how often. How calls are
+written is the model's form, see `tool_formats`; finding them in the text is `tool_reader`.
+
+A tool's arguments are always constrained to its schema, `strict` or not. Where the schema does
+not say whether there may be properties that it does not name, there may not. `tool_choice` "none"
+leaves the tools out of the prompt too, as vLLM does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
+from litellm_mlx.grammar.check import make_check
+from litellm_mlx.grammar.constraint import json_schema_constraint
+from litellm_mlx.grammar.metaschema import check_is_json_schema
+from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Pattern, Repeat
+from litellm_mlx.translate.params import RequestParams
+from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
+from litellm_mlx.translate.tool_formats.form import Form, Tool, seq
+from litellm_mlx.translate.tool_formats.json_form import JsonForm
+from litellm_mlx.translate.tool_formats.values import is_exact
+from litellm_mlx.translate.tool_reader import ToolReader, read_calls
+
+# OpenAI's names, and the marks that MCP servers and other clients put into theirs.
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$"
+_NO_ARGUMENTS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
+
+
+class _Function(BaseModel):
+    name: str = Field(pattern=NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(BaseModel):
+    type: Literal["function"] = "function"
+    function: _Function
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether a call may, must or must not come; `name` is the only tool then."""
+
+    mode: Literal["none", "auto", "required"]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPlan:
+    """How one request's tools are served.
+
+    Attributes:
+        root: the grammar of the whole answer.
+        form: how the model writes calls.
+        tools: those that may be called.
+        template_tools: what the chat template is given as `tools`.
+        may_begin_with_text: free text may stand before a call.
+        is_function_call: the request used the older `functions`; so must the answer.
+        checks: what the grammar leaves open, by tool: says what is wrong with arguments.
+    """
+
+    root: Part
+    form: Form
+    tools: tuple[Tool, ...]
+    template_tools: tuple[Mapping[str, Any], ...]
+    may_begin_with_text: bool
+    is_function_call: bool
+    checks: Mapping[str, Callable[[str], str | None]]
+
+    @property
+    def needs_check(self) -> bool:
+        """A finished text may still be invalid; ask `check`."""
+        return bool(self.checks)
+
+    @property
+    def instruction(self) -> str:
+        """What a model is told whose chat template shows it no tools."""
+        return instruction(self.form, self.template_tools)
+
+    def reader(self) -> ToolReader:
+        """Give a new reader for one completion."""
+        return ToolReader(self.form, self.tools, may_begin_with_text=self.may_begin_with_text)
+
+    def check(self, text: str) -> str | None:
+        """Say what is wrong with the arguments of the calls in a finished text, or `None`."""
+        for call in read_calls(self.reader(), text)[1]:
+            check = self.checks.get(call.name)
+            if check is not None and (reason := check(call.arguments)):
+                return f"arguments of {call.name}: {reason}"
+        return None
+
+
+def plan_tools(params: RequestParams, response_part: Part | None, form: Form) -> ToolPlan | None:
+    """Plan how a request's tools are served; `None` where no call may come.
+
+    Args:
+        params: the request's parameters.
+        response_part: what an answer that is no call must be; `None` for free text.
+        form: how the model writes calls.
+
+    Raises:
+        UnsupportedParameterError: a tool or a choice in a shape that is not known, a name twice
+            or unknown.
+        ConstraintError: a tool's parameters are not a JSON schema of an object; names the tool.
+    """
+    tools, template_tools, is_older = _tools_in(params)
+    choice = _choice_in(params, is_older=is_older)
+    if choice.name is not None and choice.name not in {tool.name for tool in tools}:
+        raise UnsupportedParameterError(
+            f"tool_choice names {choice.name!r}, which is none of the tools: "
+            f"{', '.join(tool.name for tool in tools) or 'there are none'}"
+        )
+    if choice.mode == "required" and not tools:
+        raise UnsupportedParameterError("tool_choice asks for a call and there are no tools")
+    if not tools or choice.mode == "none":
+        return None
+    if choice.name is not None:
+        tools = tuple(tool for tool in tools if tool.name == choice.name)
+    if form == LLAMA and response_part is not None:
+        form = LLAMA_TAGGED
+    at_most_one = is_older or choice.name is not None or params.parallel_tool_calls is False
+    must_call = choice.mode == "required" or _says_nothing(response_part)
+    has_text = not must_call and response_part is None and not form.leads_answer
+    calls = form.calls_part(tools, at_most_one=at_most_one)
+    return ToolPlan(
+        root=_root(calls, None if must_call else _answer(response_part, form), form),
+        form=form,
+        tools=tools,
+        template_tools=template_tools,
+        may_begin_with_text=has_text,
+        is_function_call=is_older,
+        checks={t.name: _check(t) for t in tools if not _is_held(t, form)},
+    )
+
+
+def instruction(form: Form, template_tools: Sequence[Mapping[str, Any]]) -> str:
+    """Say which functions there are and how to call one, in the form that is then enforced."""
+    lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in template_tools)
+    example = form.call_text(Tool("FUNCTION_NAME", "", {}), {"ARGUMENT_NAME": "VALUE"})
+    return (
+        "You can call functions. Each line describes one, with the JSON schema of its arguments:\n"
+        f"{lines}\n\n"
+        "To call a function, write the following, once for each call, and nothing after it:\n"
+        f"{form.opens}{example}{form.closes}"
+    )
+
+
+def _root(calls: Part, answer: Part | None, form: Form) -> Part:
+    if answer is None:
+        root = calls
+    elif isinstance(answer, FreeText):
+        root = seq(answer, Repeat(calls, 0, 1))
+    else:
+        root = OneOf((answer, calls))
+    if form.thought is None:
+        return root
+    opening, closing = (form.parts(text) for text in form.thought)
+    thought = seq(*opening, FreeText((form.thought[1],)), *closing)
+    return seq(Repeat(thought, 0, 1), root)
+
+
+def _answer(response_part: Part | None, form: Form) -> Part:
+    """An answer that is no call."""
+    if response_part is not None:
+        return seq(*form.parts(form.answer_head), response_part)
+    if form.answer_head:
+        return seq(*form.parts(form.answer_head), FreeText())
+    if form.leads_answer:
+        return Pattern(_not_beginning_with(form.trigger))
+    return FreeText((form.trigger,))
+
+
+def _not_beginning_with(text: str) -> str:
+    """A regex of the texts that leave `text` before its end, or end before it does."""
+    rest = ""
+    for char in reversed(text):
+        is_plain = char.isalnum() or char in ' "'
+        same = char if is_plain else "\\" + char
+        rest = f"([^{same}](.|\n)*|{same}({rest})?)" if rest else f"[^{same}](.|\n)*"
+    return f"({rest})?"
+
+
+def _says_nothing(part: Part | None) -> bool:
+    """The answer could only be `{}`, as DSPy asks when every output field is a call."""
+    if not isinstance(part, JsonPart):
+        return False
+    schema = json.loads(part.source)
+    return (
+        isinstance(schema, dict)
+        and schema.get("type") == "object"
+        and not schema.get("properties")
+        and schema.get("additionalProperties") is False
+        and not schema.get("patternProperties")
+    )
+
+
+def _tools_in(
+    params: RequestParams,
+) -> tuple[tuple[Tool, ...], tuple[Mapping[str, Any], ...], bool]:
+    """The tools, what templates see of them, and whether the older `functions` named them."""
+    if params.tools and params.functions:
+        raise UnsupportedParameterError("tools and the older functions exclude each other")
+    is_older = bool(params.functions)
+    given = [{"function": f} for f in params.functions] if is_older else params.tools
+    tools: list[Tool] = []
+    shown: list[Mapping[str, Any]] = []
+    for place, item in enumerate(given):
+        where = f"{'functions' if is_older else 'tools'}[{place}]"
+        function = _validated(item, where)
+        if function.name in {tool.name for tool in tools}:
+            raise UnsupportedParameterError(f"{where}: two tools are named {function.name!r}")
+        tools.append(_tool(function))
+        shown.append(_shown(function))
+    return tuple(tools), tuple(shown), is_older
+
+
+def _validated(item: Any, where: str) -> _Function:
+    try:
+        return _Tool.model_validate(item).function
+    except ValidationError as error:
+        first = error.errors()[0]
+        steps = ".".join((where, *map(str, first["loc"])))
+        raise UnsupportedParameterError(f"{steps}: {first['msg']}") from None
+
+
+def _tool(function: _Function) -> Tool:
+    schema = dict(function.parameters or _NO_ARGUMENTS)
+    kind = schema.setdefault("type", "object")
+    if kind != "object":
+        raise ConstraintError(
+            f"tool {function.name!r}: parameters describe an object, not {kind!r:.40}"
+        )
+    if "properties" in schema and not schema.keys() & {"patternProperties", "$ref", "allOf"}:
+        schema.setdefault("additionalProperties", False)
+    try:
+        source = json_schema_constraint(schema).source
+        check_is_json_schema(json.loads(source))
+    except ConstraintError as error:
+        raise ConstraintError(f"tool {function.name!r}: {error}") from error
+    return Tool(function.name, function.description or "", json.loads(source))
+
+
+def _shown(function: _Function) -> Mapping[str, Any]:
+    """A tool as templates expect it: they read all three names without asking."""
+    return {
+        "type": "function",
+        "function": {
+            "name": function.name,
+            "description": function.description or "",
+            "parameters": function.parameters or {"type": "object", "properties": {}},
+        },
+    }
+
+
+def _choice_in(params: RequestParams, *, is_older: bool) -> ToolChoice:
+    given = params.function_call if is_older else params.tool_choice
+    parameter = "function_call" if is_older else "tool_choice"
+    if given is None:
+        return ToolChoice("auto")
+    if isinstance(given, str):
+        return _by_word(given, parameter)
+    if isinstance(given, Mapping):
+        nested = given.get("function")
+        name = nested.get("name") if isinstance(nested, Mapping) else given.get("name")
+        if isinstance(name, str) and given.get("type", "function") in ("function", "tool"):
+            return ToolChoice("required", name)
+        if name is None and isinstance(given.get("type"), str):
+            return _by_word(given["type"], parameter)
+    raise _unknown_choice(given, parameter)
+
+
+def _by_word(word: str, parameter: str) -> ToolChoice:
+    if word == "none":
+        return ToolChoice("none")
+    if word == "auto":
+        return ToolChoice("auto")
+    if word in ("required", "any"):
+        return ToolChoice("required")
+    raise _unknown_choice(word, parameter)
+
+
+def _unknown_choice(given: object, parameter: str) -> UnsupportedParameterError:
+    return UnsupportedParameterError(
+        f"{parameter}={given!r:.80} is not known; use 'none', 'auto', 'required' or "
+        "{'type': 'function', 'function': {'name': ...}}"
+    )
+
+
+def _is_held(tool: Tool, form: Form) -> bool:
+    """The structure's own grammar and checks say all that the tool's schema says."""
+    return isinstance(form, JsonForm) or is_exact(tool)
+
+
+def _check(tool: Tool) -> Callable[[str], str | None]:
+    try:
+        return make_check(dict(tool.parameters), check_is_json_schema(dict(tool.parameters)))
+    except ConstraintError as error:
+        raise ConstraintError(f"tool {tool.name!r}: {error}") from error
