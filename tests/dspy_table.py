@@ -32,8 +32,8 @@ class Note(BaseModel):
 
     title: str
     counts: dict[str, int]
-    extra: dict = {}  # type: ignore[type-arg]  # as users write it
     mood: Literal["good", "bad"]
+    extra: dict = {}  # type: ignore[type-arg]  # as users write it
     pages: int | None = Field(default=None, ge=1)
 
 
@@ -97,7 +97,7 @@ class Fact(dspy.Type):
         return f"{self.text} ({self.score})"
 
 
-NOTE = {"title": "a", "counts": {"x": 1}, "extra": {"y": [2]}, "mood": "good", "pages": 3}
+NOTE = {"title": "a", "counts": {"x": 1}, "mood": "good", "extra": {"y": [2]}, "pages": 3}
 BOX = {"note": NOTE, "notes": [], "by_name": {"n": NOTE}, "maybe": {"z": 0.5}}
 
 

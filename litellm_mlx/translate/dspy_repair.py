@@ -29,13 +29,21 @@ Fields = Mapping[Field, FieldType]
 
 
 def printed_schema(fields: Fields) -> dict[str, Any]:
-    """The schema of the object that the prompt describes; references get the field's name."""
+    """The schema of the object that the prompt describes."""
     properties: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
-    for item, kind in fields.items():
-        properties[item.name] = with_moved_references(kind.schema, f"{item.name}.")
-        definitions |= moved_definitions(kind.schema, f"{item.name}.")
+    for number, (item, kind) in enumerate(fields.items(), 1):
+        properties[item.name] = with_moved_references(kind.schema, _prefix(number))
+        definitions |= moved_definitions(kind.schema, _prefix(number))
     return _object(properties, definitions)
+
+
+def _prefix(number: int) -> str:
+    """Keeps the definitions of a field apart from those of others, and from Pydantic's own.
+
+    A number, since a name need not be ASCII, as a reference has to be.
+    """
+    return f"{number}."
 
 
 def _object(properties: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -60,8 +68,8 @@ def repaired_schema(sent: Mapping[str, Any], fields: Fields) -> tuple[dict[str, 
     definitions = dict(sent.get("$defs", {}))
     properties: dict[str, Any] = {}
     notes = []
-    for item, kind in fields.items():
-        opening = _Opening(item.name, kind.schema, definitions)
+    for number, (item, kind) in enumerate(fields.items(), 1):
+        opening = _Opening(_prefix(number), kind.schema, definitions)
         if item.name in given:
             properties[item.name], note = _repaired_field(given[item.name], item, opening)
         else:
@@ -85,12 +93,12 @@ class _Opening:
     """A walk over what was sent of a field and what was printed of it, side by side.
 
     Attributes:
-        name: of the field.
+        prefix: of the names under which definitions of the printed schema are added.
         printed: the field's schema in the prompt, whose references point into its own `$defs`.
         definitions: those of the schema that was sent; those that hold dicts are replaced here.
     """
 
-    name: str
+    prefix: str
     printed: dict[str, Any]
     definitions: dict[str, Any]
     has_opened: bool = False
@@ -112,11 +120,10 @@ class _Opening:
         return {key: self._opened_value(key, value, printed) for key, value in sent.items()}
 
     def copied(self, printed: dict[str, Any]) -> dict[str, Any]:
-        """Copy a printed schema; what it refers to is copied too, under the field's name."""
-        prefix = f"{self.name}."
-        copy = with_moved_references(printed, prefix)
+        """Copy a printed schema; what it refers to is copied too."""
+        copy = with_moved_references(printed, self.prefix)
         if copy != printed:
-            self.definitions.update(moved_definitions(self.printed, prefix))
+            self.definitions.update(moved_definitions(self.printed, self.prefix))
         return copy
 
     def _resolved(self, printed: dict[str, Any]) -> dict[str, Any]:
