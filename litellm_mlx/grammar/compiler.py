@@ -8,44 +8,27 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.core_support import refuse_unsupported
 from litellm_mlx.grammar.guide import CoreGuide, Guide, LimitedGuide, LLGuide
 from litellm_mlx.grammar.json_schema import narrow_schema
+from litellm_mlx.grammar.matcher import NotCompiledError, grammar_matcher, with_stack_for
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.nesting_limit import nesting_limit
 from litellm_mlx.grammar.number_limit import number_limit
-from litellm_mlx.types import Constraint, ConstraintKind
+from litellm_mlx.grammar.tiers import SchemaPlan, plan_schema
+from litellm_mlx.types import Constraint, ConstraintKind, Tier
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
     from litellm_mlx.grammar.vocabulary import Vocabulary
 
-T = TypeVar("T")
-
-# The separators of json.dumps, and no other whitespace: what DSPy's prompts show, what models
-# have seen most, and nothing that can run away.
-JSON_OPTIONS: dict[str, Any] = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-}
-# 1,000 references in a chain of objects overflow 8 MB, 300 do not (llguidance 1.9.1, x86-64): up to
-# 27 KB each. A schema of few parts cannot nest that deep; DSPy's have 10 to 60.
-MAX_SHALLOW_PARTS = 200
-DEEP_STACK_BYTES = 512 * 2**20
-MAX_REFS = 15_000
-
 MAX_REASON = 300  # characters of an engine's message that a caller gets to read
-_STACK_SIZE_LOCK = threading.Lock()  # the size is a setting of the whole process
 _WHITESPACE = "\ue000"  # stands for whitespace in an outlines_core regex until it is placed
 
 
@@ -57,8 +40,20 @@ class Index(Protocol):
         """Seconds that compiling took."""
         ...
 
+    @property
+    def tier(self) -> Tier:
+        """Whether the guide enforces the whole constraint, or leaves a part to `check`."""
+        ...
+
     def guide(self) -> Guide:
         """Give a new cursor at the beginning of the text."""
+        ...
+
+    def check(self, text: str) -> str | None:
+        """Say what is wrong with a finished text of the guide; None where it is valid.
+
+        Any thread may call it. At once where the tier is "grammar".
+        """
         ...
 
 
@@ -70,6 +65,16 @@ class LLIndex:
     vocabulary: Vocabulary
     kind: ConstraintKind
     compile_s: float
+    plan: SchemaPlan | None = field(default=None, repr=False)
+
+    @property
+    def tier(self) -> Tier:
+        """Who enforces the constraint."""
+        return "grammar" if self.plan is None else self.plan.tier
+
+    def check(self, text: str) -> str | None:
+        """Validate a finished text; see `Index`."""
+        return None if self.plan is None else self.plan.check(text)
 
     def guide(self) -> Guide:
         """Give a new cursor; about 30 us (2 cores of an AMD EPYC, 2026-11-21)."""
@@ -87,11 +92,18 @@ class CoreIndex:
     kind: ConstraintKind
     compile_s: float
 
+    @property
+    def tier(self) -> Tier:
+        """Always the grammar: what this backend does not enforce is refused."""
+        return "grammar"
+
+    def check(self, text: str) -> str | None:
+        """Find nothing wrong; see `Index`."""
+        return None
+
     def guide(self) -> Guide:
         """Give a new cursor."""
-        import outlines_core
-
-        guide = CoreGuide(outlines_core.Guide(self.index), self.vocabulary)
+        guide = CoreGuide(self.index, self.vocabulary)
         return _limited(guide, self.vocabulary, self.kind)
 
 
@@ -105,96 +117,67 @@ def compile_constraint(constraint: Constraint, vocabulary: Vocabulary) -> Index:
 
     Cost: about 1 ms with llguidance; seconds, and memory without bound, with outlines_core.
     """
+    if constraint.kind == "structure":
+        from litellm_mlx.grammar.structure_compiler import compile_structure
+
+        return compile_structure(constraint, vocabulary)
     if constraint.kind == "json_schema":
-        check_is_json_schema(json.loads(constraint.source))
         number_limit(vocabulary)  # once per vocabulary, here rather than between two tokens
         nesting_limit(vocabulary)
-    if constraint.backend == "outlines_core":
-        return _compile_core(constraint, vocabulary)
-    return _compile_llguidance(constraint, vocabulary)
+    start = time.monotonic()
+    try:
+        if constraint.backend == "outlines_core":
+            return _compile_core(constraint, vocabulary, start)
+        return _compile_llguidance(constraint, vocabulary, start)
+    except NotCompiledError as error:
+        raise refused(constraint, error.reason) from error
 
 
 def _limited(guide: Guide, vocabulary: Vocabulary, kind: str) -> Guide:
     return LimitedGuide(guide, vocabulary) if kind == "json_schema" else guide
 
 
-def _compile_llguidance(constraint: Constraint, vocabulary: Vocabulary) -> Index:
-    start = time.monotonic()
-    if constraint.source.count("{") <= MAX_SHALLOW_PARTS:
-        matcher = _matcher(constraint, vocabulary)
-    elif constraint.source.count('"$ref"') > MAX_REFS:
-        raise _refused(constraint, f"more than {MAX_REFS:,} `$ref`")
+def _compile_llguidance(constraint: Constraint, vocabulary: Vocabulary, start: float) -> Index:
+    plan = None
+    if constraint.kind == "json_schema":
+        plan = plan_schema(constraint.source, vocabulary)
+        matcher = plan.matcher
     else:
-        matcher = _on_deep_stack(lambda: _matcher(constraint, vocabulary))
-    return LLIndex(matcher, vocabulary, constraint.kind, time.monotonic() - start)
+        matcher = _text_matcher(constraint, vocabulary)
+    return LLIndex(matcher, vocabulary, constraint.kind, time.monotonic() - start, plan)
 
 
-def _matcher(constraint: Constraint, vocabulary: Vocabulary) -> LLMatcher:
-    from llguidance import LLMatcher
-
+def _text_matcher(constraint: Constraint, vocabulary: Vocabulary) -> LLMatcher:
     try:
         grammar = _llguidance_grammar(constraint)
     except ValueError as error:
-        raise _refused(constraint, str(error)) from error
-    matcher = LLMatcher(vocabulary.ll_tokenizer, grammar, log_level=0)
-    problems = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
-    if not problems:
-        matcher.compute_bitmask()  # the first one is the slowest, and copies inherit its work
-        problems = [matcher.get_error()] if matcher.is_error() else []
-    if problems:
-        raise _refused(constraint, "; ".join(problems))
-    return matcher
-
-
-def _on_deep_stack(work: Callable[[], T]) -> T:
-    """Run `work` on a thread of its own with a stack for any schema that is not too large.
-
-    llguidance 1.9.1 follows `$ref` by recursion, and a chain of 1,000 references overflows the
-    usual 8 MB, which ends the process. Only virtual memory is taken until it is used.
-    """
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    thread = threading.Thread(target=run, name="litellm-mlx-compile", daemon=True)
-    with _STACK_SIZE_LOCK:
-        usual_bytes = threading.stack_size(DEEP_STACK_BYTES)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(usual_bytes)
-    thread.join()
-    return result.result()
+        raise NotCompiledError(str(error)) from error
+    return with_stack_for(constraint.source, lambda: grammar_matcher(grammar, vocabulary))
 
 
 def _llguidance_grammar(constraint: Constraint) -> str:
     from llguidance import LLMatcher, grammar_from
 
-    if constraint.kind == "json_schema":
-        schema = narrow_schema(json.loads(constraint.source))
-        text = json.dumps({} if schema is True else schema)
-        return LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
     if constraint.kind == "choice":
         # grammar_from("choice") writes surrogate pairs, which the Lark reader does not join.
         choices = (json.dumps(c, ensure_ascii=False) for c in json.loads(constraint.source))
         return LLMatcher.grammar_from_lark("start: " + " | ".join(choices))
-    return grammar_from(constraint.kind, constraint.source)
+    if constraint.kind == "regex":
+        return LLMatcher.grammar_from_regex(constraint.source)
+    return grammar_from("grammar", constraint.source)
 
 
-def _compile_core(constraint: Constraint, vocabulary: Vocabulary) -> Index:
+def _compile_core(constraint: Constraint, vocabulary: Vocabulary, start: float) -> Index:
     import outlines_core
 
-    start = time.monotonic()
+    if constraint.kind == "json_schema":
+        check_is_json_schema(json.loads(constraint.source))
     try:
         regex = _core_regex(constraint)
         core_vocabulary = vocabulary.derived("outlines_core", _core_vocabulary)
         index = outlines_core.Index(regex, core_vocabulary)
     except ValueError as error:
-        raise _refused(constraint, str(error)) from error
+        raise NotCompiledError(str(error)) from error
     return CoreIndex(index, vocabulary, constraint.kind, time.monotonic() - start)
 
 
@@ -230,7 +213,8 @@ def _core_vocabulary(vocabulary: Vocabulary) -> Any:
     return core
 
 
-def _refused(constraint: Constraint, reason: str) -> ConstraintError:
+def refused(constraint: Constraint, reason: str) -> ConstraintError:
+    """Put the engine's reason into the words that a caller gets to read."""
     what = {"json_schema": "JSON schema", "choice": "list of choices"}
     name = what.get(constraint.kind, constraint.kind)
     # Of a regex the engine prints the whole and a caret; its last line says what is wrong.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
-from litellm_mlx.grammar.json_schema import Schema, map_subschemas
+from litellm_mlx.grammar.json_schema import ANNOTATIONS, Schema, map_subschemas
 from litellm_mlx.types import Backend, Constraint
 
 # Both are ours: far above what Pydantic writes, and low enough that no parser on the way (Python's
@@ -21,12 +21,15 @@ MAX_SOURCE_BYTES = 1_000_000
 
 # Options of llguidance that a schema may carry; a caller must not change ours with them.
 ENGINE_OPTIONS = "x-guidance"
+_SAY_NOTHING = ANNOTATIONS | {ENGINE_OPTIONS}
 
 
 def json_schema_constraint(
     schema: Mapping[str, Any] | bool, backend: Backend = "llguidance"
 ) -> Constraint:
     """Ask for JSON that a schema accepts; properties stay in the schema's order.
+
+    Schemas that differ only in annotations, or in the order of keywords, give equal constraints.
 
     Raises:
         ConstraintError: not a JSON schema, nested too deep, too large, or it accepts nothing.
@@ -37,8 +40,7 @@ def json_schema_constraint(
         raise ConstraintError(
             f"a JSON schema is an object or a boolean, not {type(schema).__name__}"
         )
-    plain = _plain_json(schema)
-    return Constraint("json_schema", _dump(_without_engine_options(plain)), backend)
+    return Constraint("json_schema", _dump(_canonical(_plain_json(schema))), backend)
 
 
 def json_object_constraint(backend: Backend = "llguidance") -> Constraint:
@@ -111,23 +113,29 @@ def _plain_json(value: object, depth: int = 0) -> Any:
         raise ConstraintError(
             f"the schema is nested deeper than {MAX_NESTING} levels; use $defs and $ref"
         )
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, dict) or isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise ConstraintError(f"a JSON schema has text as keys, not {key!r:.40}")
         return {key: _plain_json(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_json(item, depth + 1) for item in value]
-    if isinstance(value, float) and value - value != 0:
-        raise ConstraintError(f"JSON has no number {value}")
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float):
+        if value - value != 0:
+            raise ConstraintError(f"JSON has no number {value}")
         return value
     raise ConstraintError(f"a JSON schema holds JSON values, not {type(value).__name__}")
 
 
-def _without_engine_options(schema: Schema) -> Schema:
-    """Drop the engine's options where they are keywords; elsewhere they are the caller's names."""
+def _canonical(schema: Schema) -> Schema:
+    """Drop annotations and engine options, and put the keywords into one order.
+
+    Elsewhere than where keywords stand, these are the caller's names. The names in `properties`
+    keep their order, which is the order of generation.
+    """
     if isinstance(schema, bool):
         return schema
-    kept = {key: value for key, value in schema.items() if key != ENGINE_OPTIONS}
-    return map_subschemas(kept, _without_engine_options)
+    kept = {key: schema[key] for key in sorted(schema) if key not in _SAY_NOTHING}
+    return map_subschemas(kept, _canonical)

@@ -15,6 +15,7 @@ from typing import Any
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.disjoint import resolve
 from litellm_mlx.grammar.json_schema import Schema, map_subschemas
+from litellm_mlx.grammar.numbers import check_constants
 
 _BY_TYPE = {
     "object": {"properties", "required", "additionalProperties"},
@@ -52,6 +53,7 @@ def _check(schema: Schema, root: Schema, open_refs: tuple[str, ...], checked: se
     for keyword in schema.keys() - _ANYWHERE - allowed:
         raise _refusal(f"`{keyword}`" + (f" beside `{alone}`" if alone else ""))
     _check_pattern(schema)
+    check_constants(schema)
     reference = schema.get("$ref")
     if reference is not None:
         if reference in open_refs:

@@ -83,9 +83,12 @@ def resolve(reference: object, root: object) -> Any:
         return None
     for step in reference[2:].split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(root, dict) or name not in root:
+        if isinstance(root, dict) and name in root:
+            root = root[name]
+        elif isinstance(root, list) and name.isdecimal() and int(name) < len(root):
+            root = root[int(name)]
+        else:
             return None
-        root = root[name]
     return root
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
-from litellm_mlx.grammar.numbers import check_constants, narrow_bounds
+from litellm_mlx.grammar.numbers import narrow_bounds
 
 Schema = dict[str, Any] | bool
 
@@ -23,12 +23,26 @@ _LIST = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
 _NAMED = frozenset(
     "$defs definitions dependencies dependentSchemas patternProperties properties".split()
 )
+_HOLDERS = _ONE | _LIST | _NAMED
 
 # Keywords that say nothing about validity. `nullable` and `discriminator` are OpenAPI's.
 ANNOTATIONS = frozenset(
     "$comment contentEncoding contentMediaType contentSchema default deprecated description "
     "discriminator example examples externalDocs nullable readOnly title writeOnly xml".split()
 )
+
+# Keywords of drafts 4 to 2020-12 that say something about validity, or about where it is said.
+KEYWORDS = (
+    _ONE
+    | _LIST
+    | _NAMED
+    | frozenset(
+        "$anchor $dynamicAnchor $dynamicRef $id $recursiveAnchor $recursiveRef $ref $schema const "
+        "dependentRequired enum exclusiveMaximum exclusiveMinimum format id maxContains maximum "
+        "maxItems maxLength maxProperties minContains minimum minItems minLength minProperties "
+        "multipleOf pattern required type uniqueItems".split()
+    )
+) - ANNOTATIONS
 
 # Pydantic up to 2.12 writes a look-ahead for Decimal, which the engines do not have.
 _DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
@@ -40,17 +54,38 @@ _HTTP_URL_MAX_LENGTH = 2083
 
 def map_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dict[str, Any]:
     """Copy a schema with `change` applied to its direct subschemas; data in it stays as it is."""
-    return {key: _map_value(key, value, change) for key, value in schema.items()}
+    return map_with_paths(schema, lambda sub, _path: change(sub))
 
 
-def _map_value(key: str, value: Any, change: Callable[[Schema], Schema]) -> Any:
-    if key in _NAMED and isinstance(value, dict):
-        return {name: change(sub) if _is_schema(sub) else sub for name, sub in value.items()}
-    if key in _LIST and isinstance(value, list):
-        return [change(sub) if _is_schema(sub) else sub for sub in value]
-    if key in _ONE and _is_schema(value):
-        return change(value)
-    return value
+def map_with_paths(
+    schema: dict[str, Any], change: Callable[[Schema, str], Schema]
+) -> dict[str, Any]:
+    """As `map_subschemas`; `change` also gets the JSON pointer from `schema` to the subschema."""
+    return {
+        key: _map_value(key, value, change) if key in _HOLDERS else value
+        for key, value in schema.items()
+    }
+
+
+def _map_value(key: str, value: Any, change: Callable[[Schema, str], Schema]) -> Any:
+    if isinstance(value, dict):
+        if key not in _NAMED:
+            return change(value, f"/{key}")
+        return {
+            name: change(sub, f"/{key}/{escaped(name)}") if _is_schema(sub) else sub
+            for name, sub in value.items()
+        }
+    if isinstance(value, list) and key in _LIST:
+        return [
+            change(sub, f"/{key}/{place}") if _is_schema(sub) else sub
+            for place, sub in enumerate(value)
+        ]
+    return change(value, f"/{key}") if isinstance(value, bool) and key in _ONE else value
+
+
+def escaped(name: str) -> str:
+    """Write a name as one step of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _is_schema(value: object) -> bool:
@@ -77,10 +112,10 @@ def _narrow(schema: Schema, root: Schema) -> Schema:
         del kept["uniqueItems"]
     if kept.get("pattern") == _DECIMAL:
         kept["pattern"] = _DECIMAL_WITHOUT_LOOKAHEAD
-    check_constants(kept)
     narrow_bounds(kept)
-    _replace_format(kept)
-    if are_disjoint(kept.get("oneOf"), root):
+    if "format" in kept:
+        _replace_format(kept)
+    if "oneOf" in kept and are_disjoint(kept.get("oneOf"), root):
         _add(kept, "anyOf", kept.pop("oneOf"))
     return kept
 

@@ -1,4 +1,4 @@
-"""Whether a value is a JSON schema at all, judged by the drafts' own meta-schemas."""
+"""Which draft of JSON Schema a value is written in, judged by the drafts' own meta-schemas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from litellm_mlx.errors import ConstraintError
 
-_DRAFTS = {
+DRAFTS = {
     "2020-12": "https://json-schema.org/draft/2020-12/schema",
     "2019-09": "https://json-schema.org/draft/2019-09/schema",
     "7": "http://json-schema.org/draft-07/schema#",
@@ -18,8 +18,8 @@ _DRAFTS = {
 _UNNAMED = ("2020-12", "7", "4")
 
 
-def check_is_json_schema(schema: dict[str, Any] | bool) -> None:
-    """Refuse what no meta-schema accepts.
+def check_is_json_schema(schema: dict[str, Any] | bool) -> str:
+    """Give the draft that a schema is written in, by its name here; refuse what none accepts.
 
     Nothing is fetched: a `$schema` that is none of the drafts from 4 to 2020-12 is not looked up.
 
@@ -29,26 +29,32 @@ def check_is_json_schema(schema: dict[str, Any] | bool) -> None:
     from jsonschema_rs import ValidationError, meta
 
     if isinstance(schema, bool):
-        return
+        return _UNNAMED[0]
     first: ValidationError | None = None
-    for uri in _candidates(schema.get("$schema")):
+    for name in _candidates(schema):
         try:
-            meta.validate({**schema, "$schema": uri})
+            meta.validate({**schema, "$schema": DRAFTS[name]})
         except ValidationError as error:
             first = first or error
         else:
-            return
+            return name
     assert first is not None
     where = "/".join(str(part) for part in first.instance_path)
     raise ConstraintError(
-        f"response_format is not a valid JSON Schema at {where!r}: {first.message}"
+        f"response_format is not a valid JSON Schema at {where!r}: {first.message:.300}"
     )
 
 
-def _candidates(declared: object) -> list[str]:
+def declared_draft(schema: dict[str, Any] | bool) -> str | None:
+    """Give the name of the draft that `$schema` declares; None where it declares no known one."""
+    declared = schema.get("$schema") if isinstance(schema, dict) else None
+    if not isinstance(declared, str):
+        return None
+    found = (name for name, uri in DRAFTS.items() if uri.rstrip("#") == declared.rstrip("#"))
+    return next(found, None)
+
+
+def _candidates(schema: dict[str, Any]) -> tuple[str, ...]:
     """The drafts that may judge a schema: the declared one, or those that unnamed ones use."""
-    if isinstance(declared, str):
-        named = [uri for uri in _DRAFTS.values() if uri.rstrip("#") == declared.rstrip("#")]
-        if named:
-            return named
-    return [_DRAFTS[name] for name in _UNNAMED]
+    declared = declared_draft(schema)
+    return _UNNAMED if declared is None else (declared,)

@@ -1,12 +1,15 @@
 """Numbers in a JSON schema, brought into the range in which the engine computes exactly.
 
-Owns bounds, multiples and constants. llguidance 1.9.1 reads numbers as 64-bit floats, writes
-other digits for integers beyond 2^53 than the schema has (and dies of -2^63), and lets a value
-meet an exclusive bound in narrow ranges ("0" for `exclusiveMinimum: 0, maximum: 0.5`).
+Owns bounds, multiples and constants, texts in constants too. llguidance 1.9.1 reads numbers as
+64-bit floats, writes other digits for integers beyond 2^53 than the schema has (and dies of -2^63),
+and lets a value meet an exclusive bound in narrow ranges ("0" for `exclusiveMinimum: 0, maximum:
+0.5`).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Any
 
@@ -28,6 +31,11 @@ MAX_READ_EXPONENT = 22
 MIN_EXPONENT = -20
 MIN_POSITIVE = 1e-20  # stands for "more than 0"
 
+_BOUNDS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
+
+# Control characters that JSON has no short escape for; `matcher` lets no text hold a \u escape.
+_UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+
 
 def check_constants(schema: dict[str, Any]) -> None:
     """Refuse numbers in `const` and `enum` that the engine would write with other digits.
@@ -35,21 +43,39 @@ def check_constants(schema: dict[str, Any]) -> None:
     Raises:
         ConstraintError: an integer beyond 2^53 or a float of more than 15 digits, at any depth.
     """
-    values = [("const", schema.get("const")), ("enum", schema.get("enum"))]
-    while values:
-        keyword, value = values.pop()
-        if isinstance(value, list | dict):
-            parts = value.values() if isinstance(value, dict) else value
-            values += [(keyword, part) for part in parts]
-        elif isinstance(value, int | float) and not _is_exact(value):
-            raise ConstraintError(
-                f"`{keyword}` holds the number {value!r}, which the engine cannot write exactly; "
-                f"use a string, a bound, or at most {MAX_READ_DIGITS} digits"
-            )
+    for keyword in ("const", "enum"):
+        for value in _leaves(schema.get(keyword)):
+            if not _is_exact(value):
+                raise ConstraintError(
+                    f"`{keyword}` holds {value!r:.60}, which the engine cannot write exactly; "
+                    f"use a string, a bound, or at most {MAX_READ_DIGITS} digits"
+                )
 
 
-def _is_exact(value: float) -> bool:
-    """Whether the engine reads this number as it is written."""
+def is_exact_constant(value: object) -> bool:
+    """Whether the engine writes just this value of a `const` or `enum`."""
+    return all(map(_is_exact, _leaves(value)))
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """The values inside a JSON value that hold no other, names of properties left out."""
+    todo = [value]
+    while todo:
+        at = todo.pop()
+        if isinstance(at, dict):
+            todo += at.values()
+        elif isinstance(at, list):
+            todo += at
+        else:
+            yield at
+
+
+def _is_exact(value: object) -> bool:
+    """Whether the engine writes a value without parts as it is meant."""
+    if isinstance(value, str):
+        return not _UNWRITABLE.search(value)
+    if not isinstance(value, int | float):
+        return True
     if isinstance(value, int):
         return abs(value) <= MAX_EXACT
     _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
@@ -63,6 +89,8 @@ def narrow_bounds(schema: dict[str, Any]) -> None:
     them; 0.99999999999999999999 is less than 1 as a text and equal to it as a float. Bounds of
     more than 15 digits move inwards to 15.
     """
+    if _BOUNDS.isdisjoint(schema):
+        return
     types = schema.get("type")
     names = {types} if isinstance(types, str) else set(types or ())
     is_integer = "integer" in names and "number" not in names

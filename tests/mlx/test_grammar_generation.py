@@ -226,7 +226,7 @@ def _close(schema: Any) -> None:
 def test_random_texts_validate_as_their_type(name: str) -> None:
     adapter = None if name in SCHEMA_ONLY else TypeAdapter(TYPES[name])
     schema = TypeAdapter(TYPES[name]).json_schema()
-    assert _draw_and_check(schema, adapter) >= 15
+    assert _draw_and_check(schema, adapter) >= 12
 
 
 @pytest.mark.parametrize("name", [*TYPES])
@@ -247,11 +247,6 @@ def test_random_texts_of_dspys_schemas_validate_and_keep_their_order(name: str) 
 )
 def test_random_texts_without_a_type_are_json(schema: Any) -> None:
     assert _draw_and_check(schema, num_draws=60, max_tokens=800) >= 5
-
-
-def test_sets_are_refused_by_name() -> None:
-    with pytest.raises(ConstraintError, match="uniqueItems"):
-        _draw_and_check(TypeAdapter(set[int]).json_schema())
 
 
 # --- the other backend --------------------------------------------------------------------------

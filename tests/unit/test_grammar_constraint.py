@@ -59,10 +59,26 @@ def test_engine_options_are_stripped_where_they_are_keywords_only() -> None:
         "items": {},
         "const": options,
         "enum": [options],
-        "default": options,
-        "examples": [options],
         "required": ["x-guidance"],
     }
+
+
+def test_schemas_that_mean_the_same_are_equal_constraints() -> None:
+    one = {
+        "title": "T",
+        "type": "object",
+        "properties": {"title": {"description": "d", "maxLength": 3, "type": "string"}},
+        "required": ["title"],
+    }
+    same = {
+        "required": ["title"],
+        "properties": {"title": {"type": "string", "maxLength": 3, "examples": ["x"]}},
+        "type": "object",
+        "$comment": "none",
+    }
+    assert json_schema_constraint(one) == json_schema_constraint(same)
+    data = {"const": {"title": 1, "default": 2}}
+    assert json.loads(json_schema_constraint(data).source) == data
 
 
 def _nested(depth: int) -> dict[str, Any]:

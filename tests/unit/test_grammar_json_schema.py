@@ -13,6 +13,7 @@ from litellm_mlx.grammar.core_support import refuse_unsupported
 from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
 from litellm_mlx.grammar.json_schema import narrow_schema
+from litellm_mlx.grammar.numbers import is_exact_constant
 
 
 def _model(**properties: Any) -> dict[str, Any]:
@@ -205,11 +206,14 @@ def test_bounds_move_inwards_only_and_stay_strict_as_floats() -> None:
         )
 
 
-@pytest.mark.parametrize("value", [2**53 + 1, -(2**63), 0.12345678901234567, 1e300, [{"a": 2**63}]])
-def test_constants_that_the_engine_would_misspell_are_refused_by_name(value: Any) -> None:
-    for schema in ({"const": value}, {"properties": {"x": {"const": value}}}):
-        with pytest.raises(ConstraintError, match="`const` holds"):
-            narrow_schema(schema)
+@pytest.mark.parametrize(
+    "value", [2**53 + 1, -(2**63), 0.12345678901234567, 1e300, [{"a": 2**63}], "\x01"]
+)
+def test_constants_that_the_engine_would_misspell_are_known(value: Any) -> None:
+    assert not is_exact_constant(value)
+    assert is_exact_constant(2**53) and is_exact_constant([{"\x01": "a\n"}, 1.5, None])
+    with pytest.raises(ConstraintError, match="`const` holds"):
+        refuse_unsupported({"const": value})
 
 
 def test_pydantics_decimal_pattern_loses_its_look_ahead() -> None:
