@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from litellm_mlx.errors import RequestError, UnsupportedParameterError
+from litellm_mlx.translate.tool_formats.families import form_of
+from litellm_mlx.translate.tool_formats.form import Form
+from litellm_mlx.translate.tool_prompt import (
+    instruction,
+    linked,
+    shows_calls,
+    variants,
+    with_instruction,
+)
 
 Message = dict[str, Any]
 
@@ -15,6 +23,8 @@ def render_chat(
     tokenizer: Any,
     messages: Sequence[Mapping[str, Any]],
     template_kwargs: Mapping[str, Any],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The prompt text of a chat; a last assistant message is left open to be continued.
 
@@ -22,6 +32,7 @@ def render_chat(
         tokenizer: mlx-lm's wrapper.
         messages: OpenAI's shape; list-form text, `developer` and missing content are fine.
         template_kwargs: extra names for the template, `chat_template_kwargs`.
+        tools: the functions that may be called, `ToolPlan.template_tools`.
 
     Raises:
         RequestError: no messages, no chat template, or the template refuses them.
@@ -32,23 +43,44 @@ def render_chat(
             "the model has no chat template; use litellm.text_completion with a raw prompt, or "
             "an instruct model"
         )
-    chat = [_plain_message(message) for message in messages]
-    continues = bool(chat) and chat[-1]["role"] == "assistant" and not chat[-1].get("tool_calls")
-    if continues and not chat[-1]["content"]:
+    chat = linked([_plain_message(message) for message in messages])
+    if chat and _is_open(chat[-1]) and not chat[-1]["content"]:
         chat.pop()
-        continues = False
     if not chat:
         raise RequestError("messages is empty; send at least one message")
-    try:
-        return _apply_template(tokenizer, chat, continues, template_kwargs)
-    except Exception as error:  # jinja2 raises whatever the template's author wrote
-        folded = _fold_system(chat)
-        if folded == chat:
-            raise _template_error(error) from error
-    try:  # some families' templates have no system role
-        return _apply_template(tokenizer, folded, continues, template_kwargs)
-    except Exception as error:
-        raise _template_error(error) from error
+    form = form_of(tokenizer)
+    first_error: Exception | None = None
+    for fold in (list, _fold_system):  # some families' templates have no system role
+        for variant in variants(chat, form):
+            try:
+                text = _render(tokenizer, variant, fold, template_kwargs, tools, form)
+            except Exception as error:  # jinja2 raises whatever the template's author wrote
+                first_error = first_error or error
+                continue
+            if shows_calls(text, variant):
+                return text
+    raise _template_error(first_error) from first_error
+
+
+def _render(
+    tokenizer: Any,
+    chat: list[Message],
+    fold: Callable[[list[Message]], list[Message]],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]],
+    form: Form,
+) -> str:
+    """One way to render; where the template passes over the tools, the system message has them."""
+
+    def apply(chat: list[Message], **tools: Any) -> str:
+        return _apply_template(tokenizer, fold(chat), {**template_kwargs, **tools})
+
+    if not tools:
+        return apply(chat)
+    text = apply(chat, tools=list(tools))
+    if text != apply(chat):
+        return text
+    return apply(with_instruction(chat, instruction(form, tools)))
 
 
 def encode_chat(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -81,9 +113,13 @@ def ends_in_thinking(text: str, markers: tuple[str, str] | None) -> bool:
     return markers is not None and text.rfind(markers[0]) > text.rfind(markers[1])
 
 
-def _apply_template(
-    tokenizer: Any, chat: list[Message], continues: bool, template_kwargs: Mapping[str, Any]
-) -> str:
+def _is_open(message: Message) -> bool:
+    """The message is the beginning of an answer."""
+    return message["role"] == "assistant" and not message.get("tool_calls")
+
+
+def _apply_template(tokenizer: Any, chat: list[Message], template_kwargs: Mapping[str, Any]) -> str:
+    continues = _is_open(chat[-1])
     text: str = tokenizer.apply_chat_template(
         chat,
         tokenize=False,
@@ -96,20 +132,18 @@ def _apply_template(
     return text
 
 
-def _template_error(error: Exception) -> RequestError:
+def _template_error(error: Exception | None) -> RequestError:
     return RequestError(f"the model's chat template refuses these messages: {error}")
 
 
 def _plain_message(message: Mapping[str, Any]) -> Message:
-    """One message as templates expect it: known role, text content, parsed tool arguments."""
+    """One message as templates expect it: known role and text content."""
     role = message.get("role")
     if not isinstance(role, str):
         raise RequestError(f"a message needs a role, got {role!r}")
     plain: Message = {k: v for k, v in message.items() if v is not None}
     plain["role"] = {"developer": "system", "function": "tool"}.get(role, role)
     plain["content"] = _text_of(message.get("content"))
-    if plain.get("tool_calls"):
-        plain["tool_calls"] = [_parse_arguments(call) for call in plain["tool_calls"]]
     return plain
 
 
@@ -133,16 +167,6 @@ def _text_of_part(part: Any) -> str:
     raise UnsupportedParameterError(
         f"message content of type {kind!r} is not supported; this model reads text only"
     )
-
-
-def _parse_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A past tool call with its arguments as an object, which templates want."""
-    function = dict(call.get("function") or {})
-    try:
-        function["arguments"] = json.loads(function.get("arguments") or "{}")
-    except (TypeError, ValueError):
-        pass  # an object already, or text that the template may show as it is
-    return {**call, "function": function}
 
 
 def _fold_system(chat: list[Message]) -> list[Message]:

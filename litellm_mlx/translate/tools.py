@@ -11,7 +11,7 @@ leaves the tools out of the prompt too, as vLLM does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,11 +84,6 @@ class ToolPlan:
         """A finished text may still be invalid; ask `check`."""
         return bool(self.checks)
 
-    @property
-    def instruction(self) -> str:
-        """What a model is told whose chat template shows it no tools."""
-        return instruction(self.form, self.template_tools)
-
     def reader(self) -> ToolReader:
         """Give a new reader for one completion."""
         return ToolReader(self.form, self.tools, may_begin_with_text=self.may_begin_with_text)
@@ -142,18 +137,6 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
         may_begin_with_text=has_text,
         is_function_call=is_older,
         checks={t.name: _check(t) for t in tools if not _is_held(t, form)},
-    )
-
-
-def instruction(form: Form, template_tools: Sequence[Mapping[str, Any]]) -> str:
-    """Say which functions there are and how to call one, in the form that is then enforced."""
-    lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in template_tools)
-    example = form.call_text(Tool("FUNCTION_NAME", "", {}), {"ARGUMENT_NAME": "VALUE"})
-    return (
-        "You can call functions. Each line describes one, with the JSON schema of its arguments:\n"
-        f"{lines}\n\n"
-        "To call a function, write the following, once for each call, and nothing after it:\n"
-        f"{form.opens}{example}{form.closes}"
     )
 
 

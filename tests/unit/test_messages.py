@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -26,7 +27,9 @@ class RecordingTokenizer:
         if self.refuses_system and any(m["role"] == "system" for m in chat):
             raise TemplateError("System role not supported")
         self.chat, self.kwargs = chat, kwargs
-        return "".join(f"<{m['role']}>{m['content']}" for m in chat)
+        return "".join(
+            f"<{m['role']}>{m['content']}{json.dumps(m.get('tool_calls'))}" for m in chat
+        )
 
 
 def rendered(*messages: dict[str, Any], **options: bool) -> RecordingTokenizer:

@@ -33,8 +33,8 @@ def parse(**given: Any) -> RequestParams:
         ({"logit_bias": {"a": 1}}, "logit_bias"),
         ({"temprature": 0.5}, "did you mean 'temperature'"),
         ({"reasoning_effort": "lots"}, "reasoning_effort"),
-        ({"tools": [{"type": "function"}]}, "tools: calling tools is not supported yet"),
-        ({"functions": [{"name": "f"}]}, "functions: calling tools is not supported yet"),
+        ({"tools": "get_weather"}, "tools='get_weather': input should be a valid list"),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls='no': input should be a valid bool"),
         ({"echo": True}, "echo=True"),
         ({"suffix": "x"}, "suffix='x'"),
         ({"extra_body": {"top_k": -5}}, "top_k=-5"),
@@ -57,10 +57,8 @@ def test_harmless_parameters_and_none_change_nothing() -> None:
 
 
 def test_drop_params_leaves_out_what_we_do_not_know_and_keeps_checking_the_rest() -> None:
-    params = parse_params(
-        {"verbosity": "low", "tools": [{}], "top_k": 3}, drops_unsupported=True
-    )
-    assert (params.top_k, params.tools) == (3, [])
+    params = parse_params({"verbosity": "low", "tools": [{}], "top_k": 3}, drops_unsupported=True)
+    assert (params.top_k, params.tools) == (3, [{}])
     with pytest.raises(UnsupportedParameterError):
         parse_params({"n": 0}, drops_unsupported=True)
 
