@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from litellm_mlx.engine.engine import Engine
     from litellm_mlx.models.loader import LoadedModel
     from litellm_mlx.models.registry import ModelRegistry
+    from litellm_mlx.translate.read_answer import AnswerReader
     from litellm_mlx.translate.request import PreparedRequest
     from litellm_mlx.types import Tier
 
@@ -44,6 +45,7 @@ class _Started:
 
     n: int
     events: Events
+    reader: AnswerReader
     facts: AnswerFacts
 
 
@@ -83,7 +85,8 @@ class MLXProvider(CustomLLM):
             started = self._start(call, is_stream=False)
             builder = AnswerBuilder(started.n)
             for event in started.events:
-                builder.add(event)
+                for read in started.reader.read(event):
+                    builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
@@ -94,7 +97,8 @@ class MLXProvider(CustomLLM):
             started = await asyncio.to_thread(start)
             builder = AnswerBuilder(started.n)
             async for event in started.events:
-                builder.add(event)
+                for read in started.reader.read(event):
+                    builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponseStream]:  # type: ignore[override]  # LiteLLM's annotation is narrower than what it takes
@@ -111,6 +115,7 @@ class MLXProvider(CustomLLM):
 
     def _start(self, call: Mapping[str, Any], *, is_stream: bool) -> _Started:
         """Load the model if need be, translate, compile, submit. Blocks; not for event loops."""
+        from litellm_mlx.translate.read_answer import AnswerReader
         from litellm_mlx.translate.request import Call, build_request
 
         deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
@@ -143,8 +148,10 @@ class MLXProvider(CustomLLM):
             tier=tier,
             repairs=prepared.repairs,
             budget_finish_reason=prepared.budget_finish_reason,
+            is_function_call=prepared.tools is not None and prepared.tools.is_function_call,
         )
-        return _Started(prepared.generation.n, events, facts)
+        n = prepared.generation.n
+        return _Started(n, events, AnswerReader(prepared.tools, n), facts)
 
     def _timeout_s(self, timeout: Any) -> float:
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
@@ -158,13 +165,20 @@ def _submit(
     """Hand a request to the engine, with the check that its constraint needs around it."""
     from litellm_mlx.engine.checked import CheckedEvents
 
-    request = prepared.generation
+    request, tools = prepared.generation, prepared.tools
     if request.constraint is None:
         return None, engine.submit(request)
     index = engine.index(request.constraint)
-    if getattr(index, "tier", "grammar") == "grammar":
+    checks = [index.check] if index.tier == "grammar+check" else []
+    if tools is not None and tools.needs_check:
+        checks.append(tools.check)
+    if not checks:
         return "grammar", engine.submit(request)
-    return index.tier, CheckedEvents(request, engine.submit, index.check, config.max_tries)
+
+    def check(text: str) -> str | None:
+        return next((problem for check in checks if (problem := check(text))), None)
+
+    return "grammar+check", CheckedEvents(request, engine.submit, check, config.max_tries)
 
 
 def _config_from_env() -> EngineConfig:
@@ -203,7 +217,8 @@ def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
     with _typed_errors(started.facts.model):
         try:
             for event in started.events:
-                yield from builder.chunks(event)
+                for read in started.reader.read(event):
+                    yield from builder.chunks(read)
         finally:
             started.events.close()
 
@@ -213,7 +228,8 @@ async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
     with _typed_errors(started.facts.model):
         try:
             async for event in started.events:
-                for chunk in builder.chunks(event):
-                    yield chunk
+                for read in started.reader.read(event):
+                    for chunk in builder.chunks(read):
+                        yield chunk
         finally:
             started.events.close()

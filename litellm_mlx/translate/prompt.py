@@ -14,8 +14,9 @@ from litellm_mlx.errors import UnsupportedParameterError
 from litellm_mlx.translate.messages import encode_chat, ends_in_thinking, render_chat
 from litellm_mlx.translate.thinking import ThinkingWish, template_kwargs
 
-# How much of the answer is constrained: nothing, calls in free text, or all of it.
-Guided = Literal["free", "calls", "all"]
+# How much of the answer is constrained: nothing, calls in free text, all of it, or all of it with a
+# thought as a channel of its own, which is then the constraint's business.
+Guided = Literal["free", "calls", "all", "channels"]
 
 
 class ChatModel(Protocol):
@@ -55,6 +56,8 @@ def chat_prompt(
     template: Mapping[str, Any],
     wish: ThinkingWish,
     guided: Guided,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> Prompt:
     """Render a chat.
 
@@ -64,6 +67,7 @@ def chat_prompt(
         template: further names for the template.
         wish: what the caller said about thinking.
         guided: how much of the answer is constrained.
+        tools: the functions that may be called.
 
     Raises:
         RequestError: the template refuses the messages.
@@ -76,15 +80,17 @@ def chat_prompt(
                 "this model does not think; leave out reasoning_effort and thinking, or set "
                 "drop_params=True"
             )
-        text = render_chat(model.tokenizer, messages, template)
+        text = render_chat(model.tokenizer, messages, template, tools=tools)
         return Prompt(encode_chat(model.tokenizer, text))
 
     def render(is_on: bool) -> str:
         kwargs = template_kwargs(template, wish, is_on=is_on)
-        return render_chat(model.tokenizer, messages, kwargs)
+        return render_chat(model.tokenizer, messages, kwargs, tools=tools)
 
     is_on = guided != "all" if wish.is_on is None else wish.is_on
     text = render(is_on)
+    if guided == "channels":
+        return Prompt(encode_chat(model.tokenizer, text))
     is_inside = ends_in_thinking(text, markers)
     if guided == "free" and wish.budget_tokens is None:  # the model ends its own thought
         return Prompt(encode_chat(model.tokenizer, text), opens_reasoning=is_inside)

@@ -8,15 +8,19 @@ from typing import Any, Protocol
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import PromptTooLongError, UnsupportedParameterError
+from litellm_mlx.grammar.structure import structure_constraint
 from litellm_mlx.translate.messages import encode_raw
 from litellm_mlx.translate.params import RequestParams, parse_params
 from litellm_mlx.translate.prompt import Guided, Prompt, chat_prompt
 from litellm_mlx.translate.structured import (
     Repaired,
+    part_of,
     repaired_constraint,
     wanted_constraint,
 )
 from litellm_mlx.translate.thinking import ThinkingWish, wish_of
+from litellm_mlx.translate.tool_formats.families import form_of
+from litellm_mlx.translate.tools import ToolPlan, plan_tools
 from litellm_mlx.types import (
     Constraint,
     FinishReason,
@@ -83,11 +87,13 @@ class PreparedRequest:
 
     Attributes:
         generation: for the engine.
+        tools: how its tools are served; `None` where no call can come.
         repairs: what was mended of the request's schema.
         budget_finish_reason: to report where the token budget closes the text.
     """
 
     generation: GenerationRequest
+    tools: ToolPlan | None = None
     repairs: tuple[str, ...] = ()
     budget_finish_reason: FinishReason = "length"
 
@@ -105,8 +111,13 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
     repaired = _repaired(call, params, config)
     if repaired is not None:
         constraint = repaired.constraint
+    tools = _tool_plan(call, params, constraint, model)
+    guided: Guided = "free" if constraint is None else "all"
+    if tools is not None:
+        constraint = structure_constraint(tools.root)
+        guided = "calls" if tools.may_begin_with_text else "all"
     _check_combination(params, constraint, call)
-    prompt = _prompt(call, model, params, constraint)
+    prompt = _prompt(call, model, params, guided, tools)
     _check_ids(params, model)
     max_tokens = _max_tokens(params, len(prompt.token_ids), model, config)
     generation = GenerationRequest(
@@ -124,6 +135,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
     )
     return PreparedRequest(
         generation,
+        tools=tools,
         repairs=() if repaired is None else repaired.repairs,
         budget_finish_reason=params.budget_finish_reason,
     )
@@ -135,6 +147,17 @@ def _repaired(call: Call, params: RequestParams, config: EngineConfig) -> Repair
     if not is_on or not call.repairs_dspy or call.is_raw or params.stop:
         return None
     return repaired_constraint(call.messages, params, config.backend)
+
+
+def _tool_plan(
+    call: Call, params: RequestParams, constraint: Constraint | None, model: ChatModel
+) -> ToolPlan | None:
+    if not (params.tools or params.functions or params.tool_choice):
+        return None
+    if call.is_raw:
+        raise UnsupportedParameterError("tools need a chat; a text completion has no roles")
+    response_part = None if constraint is None else part_of(constraint)
+    return plan_tools(params, response_part, form_of(model.tokenizer))
 
 
 def _check_combination(params: RequestParams, constraint: Constraint | None, call: Call) -> None:
@@ -158,15 +181,17 @@ def _check_ids(params: RequestParams, model: ChatModel) -> None:
 
 
 def _prompt(
-    call: Call, model: ChatModel, params: RequestParams, constraint: Constraint | None
+    call: Call, model: ChatModel, params: RequestParams, guided: Guided, tools: ToolPlan | None
 ) -> Prompt:
     if call.is_raw:
         return Prompt(encode_raw(model.tokenizer, call.messages))
-    guided: Guided = "free" if constraint is None else "all"
     wish = wish_of(params)
     if call.drops_unsupported and model.thinking_markers is None:
         wish = ThinkingWish()
-    return chat_prompt(call.messages, model, params.chat_template_kwargs, wish, guided)
+    shown = () if tools is None else tools.template_tools
+    if tools is not None and tools.form.thought is not None:
+        guided = "channels"
+    return chat_prompt(call.messages, model, params.chat_template_kwargs, wish, guided, tools=shown)
 
 
 def _thinking(

@@ -140,7 +140,8 @@ class AnswerBuilder:
     def _choice(self, index: int, done: Done, facts: AnswerFacts) -> Choices:
         calls = list(self._calls[index].values())
         # As OpenAI has it: content is null where the answer is a call.
-        message = Message(content=self._text[index] or (None if calls else ""), role="assistant")
+        text = self._text[index]
+        message = Message(content=None if calls and not text.strip() else text, role="assistant")
         if calls and facts.is_function_call:
             message.function_call = FunctionCall(name=calls[0].name, arguments=calls[0].arguments)
         elif calls:

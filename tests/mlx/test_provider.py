@@ -288,7 +288,7 @@ BAD_INPUTS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("unknown parameter", {"temprature": 1}, litellm.UnsupportedParamsError, "temprature"),
     (
         "tools",
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+        {"tools": [{"type": "function", "function": {"parameters": {}}}]},
         litellm.UnsupportedParamsError,
         "tools",
     ),
