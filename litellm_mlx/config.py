@@ -10,6 +10,7 @@ from typing import get_args
 from litellm_mlx.types import Backend
 
 ENV_PREFIX = "LITELLM_MLX_"
+MAY_BE_ZERO = ("max_whitespace_run", "max_repetition", "max_string_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,12 @@ class EngineConfig:
         prefill_step_tokens: prompt tokens per sequence between two decode steps.
         default_max_tokens: completion limit of a request that names none; the context still rules.
         default_timeout_s: deadline of a request that names none.
+        max_whitespace_run: characters of whitespace in a row in a JSON string; 0 is no limit.
+        max_repetition: bytes at the end of a JSON string that may be one text again and again;
+            then the string is closed; 0 is no limit.
+        max_string_tokens: length of a JSON string; then it is closed; 0 is no limit.
         max_tries: how often a completion is drawn at most where a check follows the grammar.
-        dspy_repair: take from a stock DSPy prompt what DSPy left out of its request.
+        prompt_repair: take from the prompts of DSPy and instructor what these leave out of the request.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.
@@ -36,8 +41,13 @@ class EngineConfig:
     prefill_step_tokens: int = 512
     default_max_tokens: int = 8192
     default_timeout_s: float = 600.0
+    # Deeper than code is indented, wider than most tables; 64 tokens of a budget at most.
+    max_whitespace_run: int = 64
+    # Rulers and dotted lines end at 120 characters, and a list of 60 zeros at 180.
+    max_repetition: int = 256
+    max_string_tokens: int = 0
     max_tries: int = 6
-    dspy_repair: bool = True
+    prompt_repair: bool = True
     backend: Backend = "llguidance"
     expand_weights: bool = True
     trust_remote_code: bool = False
@@ -46,7 +56,9 @@ class EngineConfig:
         """Check every value once, so that nothing downstream has to."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            if value < 0 or (value == 0 and field.name not in MAY_BE_ZERO):
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"backend must be one of {get_args(Backend)}, not {self.backend!r}")

@@ -138,7 +138,7 @@ class MLXProvider(CustomLLM):
             if not prepared.repairs:
                 raise
             # A repair is ours: where it cannot be enforced, the request counts as it was sent.
-            as_sent = dataclasses.replace(api_call, repairs_dspy=False)
+            as_sent = dataclasses.replace(api_call, repairs_prompt=False)
             prepared = build_request(as_sent, model, registry.config)
             tier, events = _submit(engine, prepared, registry.config)
         facts = AnswerFacts(

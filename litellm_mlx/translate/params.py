@@ -100,7 +100,7 @@ class RequestParams(BaseModel):
     budget_finish_reason: Literal["length", "stop"] = "length"
     reasoning_effort: Effort | None = None
     thinking: ThinkingParam | None = None
-    dspy_repair: bool | None = None
+    prompt_repair: bool | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guided_decoding_backend: Backend | None = None
     tools: list[Any] = []  # what is in them and in the choices is read by `tools`

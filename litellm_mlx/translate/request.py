@@ -69,7 +69,7 @@ class Call:
         is_stream: the caller wants deltas.
         drops_unsupported: LiteLLM's `drop_params`.
         deadline_s: monotonic time.
-        repairs_dspy: a DSPy prompt may say more of the answer than the request does.
+        repairs_prompt: a known prompt may say more of the answer than the request does.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -78,7 +78,7 @@ class Call:
     is_stream: bool
     drops_unsupported: bool
     deadline_s: float
-    repairs_dspy: bool = True
+    repairs_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,9 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
 
 
 def _repaired(call: Call, params: RequestParams, config: EngineConfig) -> Repaired | None:
-    """What DSPy's prompt says of the answer, where the request itself says less."""
-    is_on = config.dspy_repair if params.dspy_repair is None else params.dspy_repair
-    if not is_on or not call.repairs_dspy or call.is_raw or params.stop:
+    """What a known prompt says of the answer, where the request itself says less."""
+    is_on = config.prompt_repair if params.prompt_repair is None else params.prompt_repair
+    if not is_on or not call.repairs_prompt or call.is_raw or params.stop:
         return None
     return repaired_constraint(call.messages, params, config.backend)
 

@@ -28,6 +28,7 @@ from litellm_mlx.grammar.structure import (
     structure_of,
 )
 from litellm_mlx.translate.dspy_format import repaired_format
+from litellm_mlx.translate.instructor_prompt import REPAIR, instructed_part
 from litellm_mlx.translate.params import RequestParams, StructuredOutputs
 from litellm_mlx.translate.response_format import constraint_of
 from litellm_mlx.translate.structural_tag import structural_tag_part
@@ -56,7 +57,7 @@ def wanted_constraint(params: RequestParams, backend: Backend) -> Constraint | N
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """A constraint that a DSPy prompt asks for, and how it differs from what was sent."""
+    """A constraint that a known prompt asks for, and how it differs from what was sent."""
 
     constraint: Constraint
     repairs: tuple[str, ...]
@@ -65,24 +66,42 @@ class Repaired:
 def repaired_constraint(
     messages: Sequence[Mapping[str, Any]], params: RequestParams, backend: Backend
 ) -> Repaired | None:
-    """What DSPy's own prompt says that the answer must be; `None` leaves the request as it is.
+    """What DSPy's or instructor's own prompt says that the answer must be.
 
-    Only where the request names nothing else than `response_format`, and never an error.
+    `None` leaves the request as it is. Only where it names nothing else than `response_format`,
+    and never an error.
     """
     named = {name for name, _, _ in _named(params)}
     if named - {"response_format"} or params.guided_decoding_backend is not None:
         return None
     if messages and messages[-1].get("role") == "assistant":  # the answer has begun already
         return None
+    try:
+        return _by_dspy(messages, params, backend) or _by_instructor(messages, params, backend)
+    except ConstraintError:
+        return None
+
+
+def _by_dspy(
+    messages: Sequence[Mapping[str, Any]], params: RequestParams, backend: Backend
+) -> Repaired | None:
     found = repaired_format(messages, params.response_format)
     if found is None:
         return None
-    try:
-        if found.structure is not None:
-            return Repaired(structure_constraint(found.structure, backend), found.repairs)
-        return Repaired(json_schema_constraint(found.schema or {}, backend), found.repairs)
-    except ConstraintError:
+    if found.structure is not None:
+        return Repaired(structure_constraint(found.structure, backend), found.repairs)
+    return Repaired(json_schema_constraint(found.schema or {}, backend), found.repairs)
+
+
+def _by_instructor(
+    messages: Sequence[Mapping[str, Any]], params: RequestParams, backend: Backend
+) -> Repaired | None:
+    part = instructed_part(messages, params.response_format)
+    if part is None:
         return None
+    if isinstance(part, JsonPart):
+        return Repaired(Constraint("json_schema", part.source, backend), (REPAIR,))
+    return Repaired(structure_constraint(part, backend), (REPAIR,))
 
 
 def part_of(constraint: Constraint) -> Part:

@@ -1,0 +1,143 @@
+"""Programs that people already have, on random weights: what they parse is what they asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Literal
+
+import instructor
+import litellm
+import pytest
+from pydantic import BaseModel, Field
+
+from litellm_mlx.grammar.structure import json_part
+from litellm_mlx.translate.instructor_prompt import AFTER, BEFORE, instructed_part
+
+USER = [{"role": "user", "content": "hello"}]
+
+
+class Step(BaseModel, extra="forbid"):
+    action: Literal["walk", "run"]
+    minutes: int = Field(ge=1, le=90)
+
+
+class Plan(BaseModel, extra="forbid"):
+    goal: str = Field(max_length=20)
+    steps: list[Step] = Field(min_length=1, max_length=3)
+    done: bool
+
+
+MODES = [
+    instructor.Mode.TOOLS,
+    instructor.Mode.TOOLS_STRICT,
+    instructor.Mode.JSON,  # sends no schema: it is read from instructor's prompt
+    instructor.Mode.MD_JSON,  # as above, in a code block
+    instructor.Mode.JSON_SCHEMA,
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_instructor_gets_its_object_at_the_first_try(tiny: str, mode: instructor.Mode) -> None:
+    client = instructor.from_litellm(litellm.completion, mode=mode)
+    for seed in range(4):
+        plan = client.chat.completions.create(
+            model=tiny,
+            messages=USER,
+            response_model=Plan,
+            max_retries=0,
+            max_tokens=400,
+            seed=seed,
+        )
+        assert isinstance(plan, Plan)
+
+
+def test_instructors_prompt_is_read_to_the_letter_or_not_at_all() -> None:
+    schema = json.dumps(Plan.model_json_schema(), indent=2)
+    system = {"role": "system", "content": f"Be kind.\n\n{BEFORE}{schema}{AFTER}"}
+    any_object = {"type": "json_object"}
+    assert instructed_part([system, *USER], any_object) == json_part(Plan.model_json_schema())
+    assert instructed_part([system, *USER], None) is None
+    for text in (
+        system["content"] + "x",
+        system["content"].replace("genius", "great"),
+        system["content"] + BEFORE + schema + AFTER,
+        BEFORE + "[]" + AFTER,
+        BEFORE + "{" + AFTER,
+    ):
+        assert instructed_part([{**system, "content": text}, *USER], any_object) is None
+        assert instructed_part([{**system, "role": "user"}, *USER], any_object) is None
+
+
+def test_async_instructor(tiny: str) -> None:
+    client = instructor.from_litellm(litellm.acompletion, mode=instructor.Mode.TOOLS)
+
+    async def run() -> list[Any]:
+        calls = (
+            client.chat.completions.create(
+                model=tiny, messages=USER, response_model=Plan, max_retries=0, max_tokens=400
+            )
+            for _ in range(4)
+        )
+        return await asyncio.gather(*calls)
+
+    assert all(isinstance(plan, Plan) for plan in asyncio.run(run()))
+
+
+def test_a_pydantic_class_is_a_response_format(tiny: str) -> None:
+    response = litellm.completion(
+        model=tiny, messages=USER, response_format=Plan, max_tokens=400, seed=1
+    )
+    Plan.model_validate_json(response.choices[0].message.content)
+
+
+def test_the_responses_api_parses_its_text_format(tiny: str) -> None:
+    response = litellm.responses(
+        model=tiny, input="hello", text_format=Plan, max_output_tokens=400, temperature=1.0
+    )
+    Plan.model_validate_json(response.output[-1].content[0].text)
+
+
+def test_the_responses_api_asks_for_reasoning(tiny: str) -> None:
+    with pytest.raises(litellm.BadRequestError, match="does not think"):
+        litellm.responses(model=tiny, input="hi", reasoning={"effort": "low"}, max_output_tokens=20)
+
+
+def test_anthropics_messages_call_tools(tiny: str) -> None:
+    tool = {"name": "plan", "description": "", "input_schema": Plan.model_json_schema()}
+
+    async def run() -> Any:
+        return await litellm.anthropic_messages(
+            model=tiny,
+            messages=USER,
+            tools=[tool],
+            tool_choice={"type": "tool", "name": "plan"},
+            max_tokens=400,
+        )
+
+    response = asyncio.run(run())
+    (block,) = [block for block in response["content"] if block["type"] == "tool_use"]
+    Plan.model_validate(block["input"])
+    assert response["stop_reason"] == "tool_use"
+
+
+def test_a_closed_answer_can_be_reported_as_complete(tiny: str) -> None:
+    """The OpenAI SDK's `.parse` raises on "length"; a closed answer is whole all the same."""
+    schema = {"type": "object", "additionalProperties": {"type": "object"}, "minProperties": 3}
+    shape = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    num_closed = 0
+    for seed in range(8):
+        for asked in ("length", "stop"):
+            choice = litellm.completion(
+                model=tiny,
+                messages=USER,
+                response_format=shape,
+                max_tokens=60,
+                seed=seed,
+                budget_finish_reason=asked,
+            ).choices[0]
+            assert isinstance(json.loads(choice.message.content), dict)
+            is_closed = choice.message.provider_specific_fields["closed_by_budget"]
+            assert choice.finish_reason == (asked if is_closed else "stop")
+            num_closed += is_closed
+    assert num_closed
