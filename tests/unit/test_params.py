@@ -52,7 +52,7 @@ def test_top_logprobs_alone_is_refused() -> None:
 
 
 def test_harmless_parameters_and_none_change_nothing() -> None:
-    given = dict.fromkeys(HARMLESS, 1) | {"temperature": None, "tools": []}
+    given: dict[str, Any] = dict.fromkeys(HARMLESS, 1) | {"temperature": None, "tools": []}
     assert parse(**given) == parse()
 
 
