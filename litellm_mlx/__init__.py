@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
+from litellm_mlx.grammar.explain import KeywordReport, SchemaReport, explain_schema
 from litellm_mlx.loading import load, unload_all
 from litellm_mlx.partial import apartial_objects, partial_objects
 from litellm_mlx.register import handler, register
 from litellm_mlx.translate.response_format import response_format
 
 __all__ = [
+    "KeywordReport",
+    "SchemaReport",
     "__version__",
     "apartial_objects",
+    "explain_schema",
     "handler",
     "load",
     "partial_objects",

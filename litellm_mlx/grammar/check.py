@@ -110,6 +110,8 @@ def _message(error: Any) -> str:
 
 def _build_message(error: Exception) -> str:
     message = str(getattr(error, "message", error))
+    if "not present in a registry" in message:
+        return f"a reference leads out of the schema, and nothing is fetched: {message:.300}"
     return f"the schema cannot be checked: {message:.300}"
 
 

@@ -89,6 +89,15 @@ def defs_reference(name: str) -> str:
     return "#/$defs/" + quote(escaped(name), safe="~$")
 
 
+def original_pointer(pointer: str) -> str:
+    """Where in the schema as written a place of the settled one was, by its JSON pointer."""
+    inside = pointer.removeprefix("/$defs/~1")
+    if inside == pointer:
+        return pointer
+    moved, slash, rest = inside.partition("/")
+    return "/" + moved.replace("~1", "/").replace("~0", "~") + slash + rest
+
+
 def has_nested_ids(schema: dict[str, Any]) -> bool:
     """Whether a schema inside this one begins a resource of its own."""
     return any(

@@ -48,6 +48,7 @@ STEPS: tuple[frozenset[Liberty], ...] = tuple(
 # satisfies the schema, coarse ones would only hide that.
 COARSE_STEPS = STEPS[-2:]
 FINE_STEPS = STEPS[:3]
+ONE_OF_STEP = STEPS[1]
 
 MAX_KEPT_DEPTH = 3  # schemas inside each other that the coarsest step keeps
 
@@ -80,11 +81,15 @@ _LEAF_KEYWORDS = frozenset({"type", "enum", "const"})
 
 @dataclass(frozen=True, slots=True)
 class Loosened:
-    """A keyword that the grammar does not enforce, or not in full, and why."""
+    """A keyword that the grammar does not enforce, or not in full, and why.
+
+    What is inside of one that `is_gone` is not in the grammar either.
+    """
 
     pointer: str
     keyword: str
     reason: str
+    is_gone: bool = True
 
 
 @dataclass(slots=True)
@@ -123,8 +128,8 @@ class _Walk:
             del schema[key]
             self._note(pointer, key, why)
 
-    def _note(self, pointer: str, key: str, why: str) -> None:
-        self.loosened.append(Loosened(f"{pointer}/{key}", key, why))
+    def _note(self, pointer: str, key: str, why: str, *, is_gone: bool = True) -> None:
+        self.loosened.append(Loosened(f"{pointer}/{key}", key, why, is_gone))
 
     def _loosen_constants(self, schema: dict[str, Any], pointer: str) -> None:
         """Ask for the type only where the engine would write another value."""
@@ -153,12 +158,13 @@ class _Walk:
         if properties.keys() - set(_names(schema.get("required"))):
             self._drop(schema, pointer, _present(schema, _COUNTS), "some properties are optional")
         elif schema.get("minProperties", 0) > num_required + 1:
-            self._note(pointer, "minProperties", "a key may be written twice")
+            self._note(pointer, "minProperties", "a key may be written twice", is_gone=False)
 
     def _loosen_one_of(self, schema: dict[str, Any], pointer: str) -> None:
         if "oneOf" not in schema:
             return
-        self._note(pointer, "oneOf", "two branches may hold at once; the grammar has `anyOf`")
+        why = "two branches may hold at once; the grammar has `anyOf`"
+        self._note(pointer, "oneOf", why, is_gone=False)
         branches = schema.pop("oneOf")
         if "anyOf" in schema:
             schema["allOf"] = [*schema.get("allOf", []), {"anyOf": branches}]

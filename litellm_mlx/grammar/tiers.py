@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from litellm_mlx.grammar.check import Check, make_check
 from litellm_mlx.grammar.drafts import settle
 from litellm_mlx.grammar.json_schema import Schema, narrow_schema
-from litellm_mlx.grammar.matcher import NotCompiledError, schema_matcher, takes_schema
+from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
-from litellm_mlx.grammar.relax import COARSE_STEPS, FINE_STEPS, STEPS, Loosened, loosen
+from litellm_mlx.grammar.relax import COARSE_STEPS, FINE_STEPS, ONE_OF_STEP, STEPS, Loosened, loosen
 from litellm_mlx.types import Tier
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def _tightest(schema: Schema, vocabulary: Vocabulary) -> SchemaPlan | NotCompile
                 steps = [step for step in steps if step in COARSE_STEPS]
             elif error.is_unsatisfiable:
                 steps = [step for step in steps if step in FINE_STEPS]
+            if "oneOf" not in error.reason:
+                steps = [step for step in steps if step != ONE_OF_STEP]
     assert first is not None
     return first
 
@@ -104,11 +106,14 @@ def _compiled(schema: Schema, loosened: tuple[Loosened, ...], vocabulary: Vocabu
         both = with_second_order(schema)
         try:
             return SchemaPlan(both, schema_matcher(both, vocabulary), loosened)
-        except NotCompiledError as error:
-            if both == schema or not (error.is_over_budget or "not disjoint" in error.reason):
-                raise
+        except NotCompiledError:
+            pass  # not for the second order, perhaps, which the engine may have to intersect
     return SchemaPlan(schema, schema_matcher(schema, vocabulary), loosened)
 
 
 def _takes_pattern(pattern: str) -> bool:
-    return takes_schema(narrow_schema({"type": "string", "pattern": pattern}))
+    try:
+        check_schema(narrow_schema({"type": "string", "pattern": pattern}))
+    except NotCompiledError:
+        return False
+    return True

@@ -10,6 +10,7 @@ import re
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from litellm_mlx.errors import ModelLoadError
@@ -172,6 +173,21 @@ class Vocabulary:
         digest.update(struct.pack(f"<{len(lengths)}I", *lengths))
         digest.update(b"".join(self._token_bytes))
         return digest.hexdigest()
+
+
+@cache
+def byte_vocabulary() -> Vocabulary:
+    """A vocabulary of single bytes, for questions about grammars that need no model."""
+    from llguidance import LLTokenizer
+
+    tokenizer = LLTokenizer("byte")
+    return Vocabulary(
+        tokenizer,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_vocab_size=tokenizer.vocab_size,
+        stop_token_ids=(tokenizer.eos_token,),
+        added_tokens={},
+    )
 
 
 def _unwrap(tokenizer: object) -> Any:  # transformers' tokenizers are untyped here

@@ -53,6 +53,16 @@ def load_gguf(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     return model, tokenizer, config
 
 
+def load_gguf_tokenizer(path: Path) -> Any:
+    """The file's tokenizer alone, in mlx-lm's wrapper; no weights are evaluated.
+
+    Raises:
+        ModelLoadError: the file is broken, or its tokenizer is not one that is read exactly.
+    """
+    _, metadata = _read(path)
+    return _tokenizer(path, metadata)
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     import mlx.core as mx
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"models"},
     {"translate"},
     {"provider"},
-    {"register", "loading", "partial", "proxy", "__init__"},
+    {"register", "loading", "partial", "proxy", "cli", "__init__"},
 ]
 BORDERS = {
     "litellm": {"translate/response.py", "provider.py", "register.py"},
