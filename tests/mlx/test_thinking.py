@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dspy
 import jsonschema
 import litellm
 import pytest
@@ -146,3 +147,39 @@ def test_reasoning_is_advertised_once_it_is_known(switched: str, tiny: str) -> N
     assert not litellm.supports_reasoning(tiny)
     assert litellm.supports_reasoning("mlx/qwen3-8b")
     assert not litellm.supports_reasoning("mlx/smollm2-135m")
+
+
+class Answer(dspy.Signature):
+    """Answer."""
+
+    question: str = dspy.InputField()
+    reasoning: dspy.Reasoning = dspy.OutputField()
+    is_so: bool = dspy.OutputField()
+
+
+def predicts(name: str, adapter: Any) -> Any:
+    litellm_mlx.load(name.removeprefix("mlx/"))
+    lm = dspy.LM(name, cache=False, max_tokens=120, seed=1)
+    with dspy.context(lm=lm, adapter=adapter):
+        prediction = dspy.Predict(Answer)(question="Is it?")
+    assert len(lm.history) == 1  # no second call by a fallback
+    return prediction, lm.history[0]
+
+
+@pytest.mark.parametrize("adapter", ["JSONAdapter", "ChatAdapter"])
+def test_dspys_reasoning_is_the_models_own_thought_where_it_thinks(
+    switched: str, adapter: str
+) -> None:
+    prediction, call = predicts(switched, getattr(dspy, adapter)())
+    message = call["response"].choices[0].message
+    assert prediction.reasoning.content == message.reasoning_content
+    assert "reasoning" not in message.content  # the field is out of prompt and schema
+    assert isinstance(prediction.is_so, bool)
+
+
+@pytest.mark.parametrize("adapter", ["JSONAdapter", "ChatAdapter"])
+def test_dspys_reasoning_is_a_field_where_the_model_does_not_think(tiny: str, adapter: str) -> None:
+    prediction, call = predicts(tiny, getattr(dspy, adapter)())
+    assert "reasoning" in call["response"].choices[0].message.content
+    assert isinstance(prediction.reasoning.content, str)
+    assert isinstance(prediction.is_so, bool)
