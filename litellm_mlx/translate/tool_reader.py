@@ -66,7 +66,7 @@ class ToolReader:
         self._next_head = self._pattern(form.between + form.head)
 
     @property
-    def has_call(self) -> bool:
+    def has_calls(self) -> bool:
         """A call has begun."""
         return self._position >= 0
 
@@ -144,7 +144,7 @@ class ToolReader:
         return taken, is_over
 
     def _head(self) -> Iterator[ReadText]:
-        pattern = self._next_head if self.has_call else self._first_head
+        pattern = self._next_head if self.has_calls else self._first_head
         found = pattern.match(self._buffer)
         if found is None:
             return
