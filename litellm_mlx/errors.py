@@ -42,6 +42,26 @@ class PromptTooLongError(RequestError):
     """The prompt does not fit the model's context."""
 
 
+class BudgetError(RequestError):
+    """The token budget has no room for any text that satisfies the constraint."""
+
+    @classmethod
+    def too_small(cls, minimum: int, max_tokens: int) -> BudgetError:
+        """Refuse a request before its first token."""
+        return cls(
+            f"the shortest answer that was found for this constraint has {minimum:,} tokens, and "
+            f"max_tokens leaves {max_tokens:,}; raise max_tokens"
+        )
+
+    @classmethod
+    def cut(cls, num_tokens: int, max_tokens: int) -> BudgetError:
+        """Withhold a text that was cut before it satisfied the constraint."""
+        return cls(
+            f"after {num_tokens:,} of max_tokens={max_tokens:,} tokens the text does not satisfy "
+            "the constraint yet, and no way to end it was found in time; raise max_tokens"
+        )
+
+
 class ModelNotFoundError(LiteLLMMLXError):
     """No model of that name, or its files are not there."""
 

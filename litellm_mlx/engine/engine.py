@@ -29,10 +29,12 @@ from litellm_mlx.grammar.index_cache import IndexCache
 from litellm_mlx.types import Constraint, GenerationRequest
 
 if TYPE_CHECKING:
+    from litellm_mlx.engine.budget import Budget
     from litellm_mlx.engine.sequence import RunningRequest, Sequence
     from litellm_mlx.engine.worker import Worker
     from litellm_mlx.grammar.compiler import Index
     from litellm_mlx.grammar.guide import Guide
+    from litellm_mlx.grammar.runaway import StringWatch
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -113,6 +115,7 @@ class Engine(Generic[ModelT]):
 
         Raises:
             ConstraintError: the constraint cannot be compiled.
+            BudgetError: `max_tokens` has no room for the shortest text that satisfies it.
             OverloadedError: too many requests wait already.
             EngineError: the engine has failed or was shut down.
         """
@@ -122,7 +125,7 @@ class Engine(Generic[ModelT]):
         guides = self._make_guides(request, loaded)
         running = RunningRequest(request, Channel())
         running.sequences = [
-            _make_sequence(running, index, loaded, guide) for index, guide in enumerate(guides)
+            self._make_sequence(running, index, loaded, guide) for index, guide in enumerate(guides)
         ]
         self._accept(running)
         return EventStream(running.channel, request.deadline_s, self._wake)
@@ -174,6 +177,22 @@ class Engine(Generic[ModelT]):
         if request.thinking is None:
             return guides
         return [ThinkingGuide(guide, request.thinking, loaded.vocabulary) for guide in guides]
+
+    def _make_sequence(
+        self, running: RunningRequest, index: int, loaded: ModelT, guide: Guide | None
+    ) -> Sequence:
+        """One completion of a request, before its first token."""
+        from litellm_mlx.engine.budget import Budget
+        from litellm_mlx.grammar.closing import first_ending
+        from litellm_mlx.grammar.runaway import StringLimits, StringWatch
+
+        request = running.request
+        if guide is None or request.constraint is None:
+            return _make_sequence(running, index, loaded, guide)
+        ending = first_ending(self.index(request.constraint), request.constraint)
+        budget = Budget(guide, request.constraint, request.max_tokens, ending)
+        strings = StringWatch(StringLimits.of(self._config), loaded.vocabulary)
+        return _make_sequence(running, index, loaded, guide, budget, strings)
 
     def _accept(self, running: RunningRequest) -> None:
         num_new = len(running.sequences)
@@ -278,7 +297,12 @@ def _failure(error: Exception) -> EngineError:
 
 
 def _make_sequence(
-    running: RunningRequest, index: int, model: ServedModel, guide: Guide | None
+    running: RunningRequest,
+    index: int,
+    model: ServedModel,
+    guide: Guide | None,
+    budget: Budget | None = None,
+    strings: StringWatch | None = None,
 ) -> Sequence:
     """One completion of a request, before its first token."""
     from litellm_mlx.engine.sequence import Sequence
@@ -299,6 +323,8 @@ def _make_sequence(
         decoder=decoder,
         token_bytes=vocabulary.token_bytes,
         stop_token_ids=frozenset(vocabulary.stop_token_ids),
+        budget=budget,
+        strings=strings,
     )
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from litellm_mlx.engine.budget import Budget
 from litellm_mlx.engine.stream import Channel
 from litellm_mlx.engine.text import TextDecoder, TextPiece
+from litellm_mlx.errors import BudgetError
+from litellm_mlx.grammar.runaway import StringWatch, keep_closing
 from litellm_mlx.grammar.thinking import ThinkingGuide
 from litellm_mlx.types import (
     Delta,
@@ -23,7 +26,7 @@ from litellm_mlx.types import (
 )
 
 if TYPE_CHECKING:
-    from litellm_mlx.grammar.guide import Guide
+    from litellm_mlx.grammar.guide import Bitmask, Guide
 
 
 @dataclass(slots=True, eq=False)
@@ -75,12 +78,16 @@ class Sequence:
         decoder: turns token bytes into text.
         token_bytes: the bytes that a token adds to the text.
         stop_token_ids: the model's stop tokens.
+        budget: sees to it that a constrained text can end; `None` where nothing is constrained.
+        strings: keeps the strings of a constrained text from running away.
     """
 
     __slots__ = (
+        "_budget",
         "_decoder",
         "_held_logprobs",
         "_stop_token_ids",
+        "_strings",
         "_token_bytes",
         "finish_reason",
         "guide",
@@ -99,6 +106,8 @@ class Sequence:
         decoder: TextDecoder,
         token_bytes: Callable[[int], bytes],
         stop_token_ids: frozenset[int],
+        budget: Budget | None = None,
+        strings: StringWatch | None = None,
     ) -> None:
         self.running = running
         self.index = index
@@ -109,6 +118,8 @@ class Sequence:
         self._decoder = decoder
         self._token_bytes = token_bytes
         self._stop_token_ids = stop_token_ids
+        self._budget = budget
+        self._strings = strings
         self._held_logprobs: list[TokenLogprob] = []
 
     @property
@@ -121,29 +132,90 @@ class Sequence:
         """Whatever the next token is, it is the last."""
         return len(self.token_ids) + 1 >= self.request.max_tokens
 
+    def fill_bitmask(self, row: Bitmask) -> None:
+        """Write which tokens may come next; see `Guide`. Only for a row that has a guide.
+
+        Raises:
+            ConstraintError: see `Guide`.
+        """
+        assert self.guide is not None
+        self.guide.fill_bitmask(row)
+        if self._strings is not None:
+            self._strings.narrow(row)
+        if self._budget is not None and self._budget.is_tight(self._num_left):
+            place = self.guide.json_place
+            if place is not None and place.is_in_string:
+                keep_closing(row, self.guide.vocabulary)
+
     def accept(self, token_id: int, logprob: TokenLogprob | None) -> list[Event]:
         """Append a sampled token and say what it means for the caller.
 
+        Where the text could not be ended any more after it, the known ending comes in its place.
+
         Raises:
             EngineError: the guide had not allowed the token.
+            BudgetError: the text is cut and does not satisfy its constraint.
         """
-        self.token_ids.append(token_id)
-        if self.guide is not None:
-            self.guide.advance(token_id)
+        if not self._advance(token_id):
+            return self._close()
         if token_id in self._stop_token_ids:
+            self.token_ids.append(token_id)
             return self._finish("stop", self._decoder.finish(is_complete=True))
-        if logprob is not None:
-            self._held_logprobs.append(logprob)
-        self.num_reasoning_tokens += self._decoder.is_reasoning
-        piece = self._decode(token_id)
+        piece = self._append(token_id, logprob)
         if piece.is_stopped:
             del self._held_logprobs[-1:]  # the token that completed the stop sequence
             return self._finish("stop", piece)
         if self.guide is not None and self.guide.is_finished:
             return self._finish("stop", _join(piece, self._decoder.finish(is_complete=True)))
-        if len(self.token_ids) >= self.request.max_tokens:
-            return self._finish("length", _join(piece, self._decoder.finish(is_complete=False)))
+        if self._num_left == 0:
+            return self._finish_cut(piece)
         return self._delta(piece)
+
+    @property
+    def _num_left(self) -> int:
+        return self.request.max_tokens - len(self.token_ids)
+
+    def _advance(self, token_id: int) -> bool:
+        """Move the guide; false where the token leaves no room for an ending."""
+        if self.guide is None or self._budget is None:
+            if self.guide is not None:
+                self.guide.advance(token_id)
+            return True
+        after = self._budget.advance(self.guide, token_id, self._num_left - 1)
+        if after is None:
+            return False
+        self.guide = after
+        if self._strings is not None:
+            self._strings.add(self._token_bytes(token_id), after.json_place)
+        return True
+
+    def _append(self, token_id: int, logprob: TokenLogprob | None) -> TextPiece:
+        """Take a token that the guide has taken."""
+        self.token_ids.append(token_id)
+        if logprob is not None:
+            self._held_logprobs.append(logprob)
+        self.num_reasoning_tokens += self._decoder.is_reasoning
+        return self._decode(token_id)
+
+    def _close(self) -> list[Event]:
+        """Append the known ending, without asking the model."""
+        assert self.guide is not None and self._budget is not None
+        piece = TextPiece()
+        for token_id in self._budget.plan or ():
+            self.guide.advance(token_id)
+            logprob = None
+            if self.request.num_top_logprobs is not None:
+                logprob = TokenLogprob(token_id, self._token_bytes(token_id), 0.0)
+            piece = _join(piece, self._append(token_id, logprob))
+        return self._finish_cut(piece)
+
+    def _finish_cut(self, piece: TextPiece) -> list[Event]:
+        """End by the token budget; a constrained text must be complete then."""
+        is_constrained = self._budget is not None
+        if is_constrained and self.guide is not None and not self.guide.is_accepting:
+            raise BudgetError.cut(len(self.token_ids), self.request.max_tokens)
+        tail = self._decoder.finish(is_complete=is_constrained)
+        return self._finish("length", _join(piece, tail), closed_by_budget=is_constrained)
 
     def _decode(self, token_id: int) -> TextPiece:
         """The text that a token adds; the end of a thinking block adds none."""
@@ -151,9 +223,12 @@ class Sequence:
             return self._decoder.end_thinking() if self._decoder.is_reasoning else TextPiece()
         return self._decoder.add(self._token_bytes(token_id))
 
-    def _finish(self, reason: FinishReason, piece: TextPiece) -> list[Event]:
+    def _finish(
+        self, reason: FinishReason, piece: TextPiece, *, closed_by_budget: bool = False
+    ) -> list[Event]:
         self.finish_reason = reason
-        events: list[Event] = [*self._delta(piece), Finished(self.index, reason)]
+        finished = Finished(self.index, reason, closed_by_budget)
+        events: list[Event] = [*self._delta(piece), finished]
         if self.running.is_done:
             events.append(self.running.done())
         return events

@@ -194,7 +194,7 @@ class Worker:
         for row, words in zip(rows, bitmask, strict=True):
             if row.guide is not None and not row.running.channel.is_cancelled:
                 try:
-                    row.guide.fill_bitmask(words)
+                    row.fill_bitmask(words)
                 except LiteLLMMLXError as error:
                     self._fail_request(row.running, error)
         return bitmask

@@ -6,7 +6,9 @@ putting the bitmask on logits is `mask`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from litellm_mlx.errors import ConstraintError, EngineError
 from litellm_mlx.grammar import nesting_limit, number_limit
@@ -20,8 +22,25 @@ if TYPE_CHECKING:
     Bitmask = np.ndarray[Any, np.dtype[np.int32]]
 
 
+class JsonPlace(NamedTuple):
+    """Where in a JSON text a guide is: how many containers are open, and whether in a string."""
+
+    depth: int
+    is_in_string: bool
+
+
 class Guide(Protocol):
     """Cursor of one sequence. One thread at a time may use it."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Whose tokens it allows."""
+        ...
+
+    @property
+    def json_place(self) -> JsonPlace | None:
+        """Where in a JSON text it is; None where the text is not JSON as a whole."""
+        ...
 
     @property
     def is_accepting(self) -> bool:
@@ -54,6 +73,25 @@ class Guide(Protocol):
         """
         ...
 
+    def forced(self) -> list[int]:
+        """Tokens that any way to an end begins with, as far as that is easily known."""
+        ...
+
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether the grammar lets these tokens come next, one after another.
+
+        A bitmask may be narrower: it keeps to limits of length, and to the tokenizer's own tokens.
+        """
+        ...
+
+    def ends_with(self, token_ids: Sequence[int]) -> bool:
+        """Whether the text may go on with these tokens and end there, within all limits."""
+        ...
+
+    def copy(self) -> Guide:
+        """Give another cursor at the same place; about 2 us with llguidance."""
+        ...
+
 
 class LLGuide:
     """Guide over an llguidance matcher, which it owns."""
@@ -67,6 +105,16 @@ class LLGuide:
         self._never = None if may_steer else _steering_bitmask(vocabulary)
         self._scratch = _scratch_row(vocabulary)
         self._has_stopped = False
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Whose tokens it allows."""
+        return self._vocabulary
+
+    @property
+    def json_place(self) -> None:
+        """Not known here; see `LimitedGuide`."""
+        return None
 
     @property
     def is_accepting(self) -> bool:
@@ -102,6 +150,28 @@ class LLGuide:
             raise _not_allowed(token_id, self._matcher.get_error())
         self._has_stopped = token_id in self._vocabulary.stop_token_ids
 
+    def forced(self) -> list[int]:
+        """Tokens that must come next; see `Guide`."""
+        return [] if self._has_stopped else self._matcher.compute_ff_tokens()
+
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether the grammar lets these tokens come next; see `Guide`."""
+        tokens = list(token_ids)
+        return not self._has_stopped and self._matcher.validate_tokens(tokens) == len(tokens)
+
+    def ends_with(self, token_ids: Sequence[int]) -> bool:
+        """Whether the text may end after these tokens; see `Guide`. About 5 us for 20 tokens."""
+        if self._has_stopped or not self.allows(token_ids):
+            return self._has_stopped and not token_ids
+        matcher = self._matcher.deep_copy()
+        return matcher.consume_tokens(list(token_ids)) and matcher.is_accepting()
+
+    def copy(self) -> LLGuide:
+        """Give another cursor at the same place; see `Guide`."""
+        other = copy.copy(self)
+        other._matcher = self._matcher.deep_copy()
+        return other
+
 
 class CoreGuide:
     """Guide over an outlines_core guide, which it owns.
@@ -110,12 +180,28 @@ class CoreGuide:
     finished, so what it calls finished is our accepting.
     """
 
-    def __init__(self, guide: Any, vocabulary: Vocabulary) -> None:  # outlines_core is untyped
+    def __init__(self, index: Any, vocabulary: Vocabulary) -> None:  # outlines_core is untyped
         """Start at the beginning of the text."""
-        self._guide = guide
+        import outlines_core
+
+        self._index = index
+        self._guide = outlines_core.Guide(index)
         self._vocabulary = vocabulary
         self._stops = vocabulary.derived("stop_bitmask", _stop_bitmask)
         self._has_stopped = False
+        # One way to each state on the way here: the tokens to this one, without loops.
+        self._path: list[int] = []
+        self._lengths = {self._guide.get_state(): 0}
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Whose tokens it allows."""
+        return self._vocabulary
+
+    @property
+    def json_place(self) -> None:
+        """Not known here; see `LimitedGuide`."""
+        return None
 
     @property
     def is_accepting(self) -> bool:
@@ -150,6 +236,43 @@ class CoreGuide:
             self._guide.advance(token_id, return_tokens=False)
         except ValueError as error:
             raise _not_allowed(token_id, str(error)) from error
+        self._extend_path(token_id)
+
+    def forced(self) -> list[int]:
+        """Nothing: this library does not say; see `Guide`."""
+        return []
+
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether the grammar lets these tokens come next; see `Guide`."""
+        return not self._has_stopped and bool(self._guide.accepts_tokens(list(token_ids)))
+
+    def ends_with(self, token_ids: Sequence[int]) -> bool:
+        """Whether the text may end after these tokens; see `Guide`."""
+        if self._has_stopped or not self.allows(token_ids):
+            return self._has_stopped and not token_ids
+        other = self.copy()
+        for token_id in token_ids:
+            other.advance(token_id)
+        return other.is_accepting
+
+    def copy(self) -> CoreGuide:
+        """Give another cursor at the same place; see `Guide`.
+
+        The library cannot copy one, so a new one goes there by the path that has no loops.
+        """
+        other = CoreGuide(self._index, self._vocabulary)
+        for token_id in self._path:
+            other.advance(token_id)
+        other._has_stopped = self._has_stopped
+        return other
+
+    def _extend_path(self, token_id: int) -> None:
+        """Note how this state was reached; a loop back to an earlier one is cut off."""
+        self._path.append(token_id)
+        length = self._lengths.setdefault(self._guide.get_state(), len(self._path))
+        if length < len(self._path):
+            del self._path[length:]
+            self._lengths = {s: n for s, n in self._lengths.items() if n <= length}
 
     def _mask(self) -> Bitmask:
         import numpy as np
@@ -170,6 +293,16 @@ class LimitedGuide:
         self._nesting = nesting_limit.nesting_limit(vocabulary)
         self._state = number_limit.START
         self._depth = 0
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Whose tokens it allows."""
+        return self._vocabulary
+
+    @property
+    def json_place(self) -> JsonPlace | None:
+        """Where in the JSON text it is."""
+        return JsonPlace(self._depth, self._state.part in ("string", "escape"))
 
     @property
     def is_accepting(self) -> bool:
@@ -193,6 +326,30 @@ class LimitedGuide:
         token = self._vocabulary.token_bytes(token_id)
         self._depth = nesting_limit.depth_after(self._depth, self._state, token)
         self._state = number_limit.advance(self._state, token)
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next; see `Guide`."""
+        return self._guide.forced()
+
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether the grammar lets these tokens come next; see `Guide`."""
+        return self._guide.allows(token_ids)
+
+    def ends_with(self, token_ids: Sequence[int]) -> bool:
+        """Whether the text may end after these tokens; see `Guide`."""
+        return self._guide.ends_with(token_ids) and self._keeps_limits(token_ids)
+
+    def copy(self) -> LimitedGuide:
+        """Give another cursor at the same place; see `Guide`."""
+        other = copy.copy(self)
+        other._guide = self._guide.copy()
+        return other
+
+    def _keeps_limits(self, token_ids: Sequence[int]) -> bool:
+        text = b"".join(map(self._vocabulary.token_bytes, token_ids))
+        if self._depth + text.count(b"{") + text.count(b"[") > nesting_limit.MAX_DEPTH:
+            return False
+        return self._state == number_limit.START or not number_limit.goes_too_far(self._state, text)
 
 
 def _not_allowed(token_id: int, reason: str) -> EngineError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from litellm_mlx.grammar import nesting_limit, number_limit
-from litellm_mlx.grammar.guide import Guide, LimitedGuide
+from litellm_mlx.grammar.guide import Guide, JsonPlace, LimitedGuide
 from litellm_mlx.grammar.structure import JsonPart, Marker, OneOf, Part, Repeat, Seq, Text
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ class StructureGuide(LimitedGuide):
         self._keep = max(map(len, self._begins), default=0)
         self._tail = b""
         self._is_json = b"" in begins
+
+    @property
+    def json_place(self) -> JsonPlace | None:
+        """Where in a JSON part it is; `None` outside of them."""
+        return super().json_place if self._is_json else None
 
     def fill_bitmask(self, row: Bitmask) -> None:
         """Write which tokens may come next; see `Guide`."""

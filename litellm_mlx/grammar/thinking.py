@@ -6,13 +6,15 @@ forced, so that the constrained text always begins where the model has learnt to
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from litellm_mlx.errors import EngineError
 from litellm_mlx.types import Thinking
 
 if TYPE_CHECKING:
-    from litellm_mlx.grammar.guide import Bitmask, Guide
+    from litellm_mlx.grammar.guide import Bitmask, Guide, JsonPlace
     from litellm_mlx.grammar.vocabulary import Vocabulary
 
 
@@ -33,6 +35,18 @@ class ThinkingGuide:
         self._num_thought = 0
         self._num_ended = 0  # tokens of the end that have been taken
         self._took_end = False
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Whose tokens it allows."""
+        return self._vocabulary
+
+    @property
+    def json_place(self) -> JsonPlace | None:
+        """Where in a JSON answer it is."""
+        if self.is_thinking or self._inner is None:
+            return None
+        return self._inner.json_place
 
     @property
     def is_thinking(self) -> bool:
@@ -77,18 +91,32 @@ class ThinkingGuide:
         else:
             self._num_thought += 1
 
-    def shortest_ending(self) -> tuple[int, ...] | None:
-        """Give the end of the block and the shortest answer; see `Guide`."""
-        answer = () if self._inner is None else self._inner.shortest_ending()
-        return None if answer is None else (*self._end[self._num_ended :], *answer)
+    def forced(self) -> list[int]:
+        """The rest of the block's end, or what the answer must begin with; see `Guide`."""
+        if self.is_thinking:
+            return list(self._end[self._num_ended :])
+        return [] if self._inner is None else self._inner.forced()
 
-    def allows(self, token_ids: tuple[int, ...]) -> bool:
-        """Whether these tokens may come next, one after another; see `Guide`."""
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether the block may end with these tokens, or the answer go on; see `Guide`."""
         left = self._end[self._num_ended :]
-        if token_ids[: len(left)] != left[: len(token_ids)]:
+        if tuple(token_ids[: len(left)]) != left[: len(token_ids)]:
             return False
         rest = token_ids[len(left) :]
         return not rest or self._inner is None or self._inner.allows(rest)
+
+    def ends_with(self, token_ids: Sequence[int]) -> bool:
+        """Whether the text may end after these tokens; see `Guide`."""
+        num_left = len(self._end) - self._num_ended
+        if len(token_ids) < num_left or not self.allows(token_ids[:num_left]):
+            return False
+        return self._inner is None or self._inner.ends_with(token_ids[num_left:])
+
+    def copy(self) -> ThinkingGuide:
+        """Give another cursor at the same place; see `Guide`."""
+        other = copy.copy(self)
+        other._inner = None if self._inner is None else self._inner.copy()
+        return other
 
     def _fill_thinking(self, row: Bitmask) -> None:
         is_spent = self._budget_tokens is not None and self._num_thought >= self._budget_tokens

@@ -1,0 +1,136 @@
+"""Keeps enough of a completion's tokens back to end its constrained text.
+
+Owns the plan: a known ending of the text as it stands, never longer than the tokens that are left.
+The search is `grammar.closing`; `sequence` asks before it takes a token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from litellm_mlx.errors import BudgetError
+from litellm_mlx.grammar.closing import Path, shortest_ending
+
+if TYPE_CHECKING:
+    from litellm_mlx.grammar.guide import Guide
+    from litellm_mlx.types import Constraint
+
+# The end is near when fewer tokens than these are left, or than `NEAR_ENDINGS` endings. Before,
+# an ending is looked for now and then only, so that a schema which suddenly asks for a great deal
+# is noticed while there is time.
+NEAR_TOKENS = 128
+NEAR_ENDINGS = 4
+LOOK_EVERY_TOKENS = 32
+# On the engine's thread, where other rows wait: about 10 ms.
+MAX_POINTS = 500
+MAX_SEARCH_S = 0.02
+# Where no ending is known, a search that failed is not repeated at once.
+RETRY_TOKENS = 8
+# With this many endings and tokens left, strings are closed, so that the model itself can still
+# fill what is required after them.
+TIGHT_ENDINGS = 2
+TIGHT_TOKENS = 16
+
+
+class Budget:
+    """The tokens of one constrained completion and the ending that must fit into them.
+
+    Args:
+        guide: at the beginning of the text.
+        constraint: what it enforces.
+        max_tokens: of the whole completion, a stop token not counted.
+        first_ending: of the constraint, see `grammar.closing`.
+
+    Raises:
+        BudgetError: even the ending from the beginning does not fit.
+    """
+
+    def __init__(
+        self, guide: Guide, constraint: Constraint, max_tokens: int, first_ending: Path | None
+    ) -> None:
+        self._constraint = constraint
+        self._max_tokens = max_tokens
+        self._plan = _from_start(guide, first_ending)
+        if self._plan is not None and len(self._plan) > max_tokens:
+            raise BudgetError.too_small(len(self._plan), max_tokens)
+        self._next_look = self._look_after(max_tokens)
+
+    @property
+    def plan(self) -> Path | None:
+        """The last ending that was found; while the end is near, of the text as it stands."""
+        return self._plan
+
+    def is_tight(self, num_left: int) -> bool:
+        """There is little more left than an ending needs."""
+        if self._plan is None or not self._is_near(num_left):
+            return False
+        return num_left <= TIGHT_ENDINGS * len(self._plan) + TIGHT_TOKENS
+
+    def advance(self, guide: Guide, token_id: int, num_left: int) -> Guide | None:
+        """Take a token if the text can still be ended after it.
+
+        Args:
+            guide: before the token.
+            token_id: what was sampled.
+            num_left: tokens that may come after it.
+
+        Returns:
+            The guide after the token; `None` where the token leaves no room for an ending and the
+            plan must follow instead, on the guide as it was.
+        """
+        if num_left > self._next_look:
+            guide.advance(token_id)
+            return guide
+        after = guide.copy()
+        after.advance(token_id)
+        plan = self._plan_after(after, token_id, num_left)
+        if plan is None and self._can_close(guide, num_left + 1):
+            return None
+        self._plan = plan
+        self._next_look = self._look_after(num_left)
+        return after
+
+    def _plan_after(self, guide: Guide, token_id: int, num_left: int) -> Path | None:
+        """The old plan where it still holds, else one that is searched for."""
+        if guide.is_accepting:
+            return ()
+        if self._plan is not None:
+            kept = [self._plan]
+            if self._plan[:1] == (token_id,):
+                kept.insert(0, self._plan[1:])
+            for plan in kept:
+                if len(plan) <= num_left and guide.ends_with(plan):
+                    return plan
+        return shortest_ending(
+            guide,
+            self._constraint,
+            limit=num_left,
+            max_points=MAX_POINTS,
+            max_search_s=MAX_SEARCH_S,
+        )
+
+    def _can_close(self, guide: Guide, num_left: int) -> bool:
+        plan = self._plan
+        return (
+            plan is not None
+            and self._is_near(num_left)
+            and len(plan) <= num_left
+            and guide.ends_with(plan)
+        )
+
+    def _is_near(self, num_left: int) -> bool:
+        return num_left <= NEAR_TOKENS + NEAR_ENDINGS * len(self._plan or ())
+
+    def _look_after(self, num_left: int) -> int:
+        """At how many tokens left to look for an ending again."""
+        if not self._is_near(num_left):
+            return num_left - LOOK_EVERY_TOKENS
+        return num_left if self._plan is not None else num_left - RETRY_TOKENS
+
+
+def _from_start(guide: Guide, first_ending: Path | None) -> Path | None:
+    """The ending from the beginning, where a thinking block may come first."""
+    if first_ending is None or guide.ends_with(first_ending):
+        return first_ending
+    plan = (*guide.forced(), *first_ending)
+    return plan if guide.ends_with(plan) else None
