@@ -95,7 +95,8 @@ def compile_structure(constraint: Constraint, vocabulary: Vocabulary) -> Structu
     nesting_limit(vocabulary)
     root = structure_of(constraint)
     try:
-        plans = {source: plan_schema(source, vocabulary) for source in _sources(root)}
+        sources = dict.fromkeys(_sources(root))
+        plans = {source: plan_schema(source, vocabulary) for source in sources}
         schemas = {source: _with_options(plan.engine_schema) for source, plan in plans.items()}
         grammar = structure_grammar(root, marker_token_ids(vocabulary), schemas)
         matcher = _matcher(grammar.lark, vocabulary)

@@ -95,8 +95,8 @@ class _Writer:
                 return self._json(source)
             case Pattern(regex):
                 return self._rule("PATTERN", f"/{_slashed(regex)}/")
-            case OneOf(options):
-                return "( " + " | ".join(self.sequence([option]) for option in options) + " )"
+            case OneOf(options):  # a rule of its own, since calls stand in a structure twice
+                return self._rule("one", " | ".join(self.sequence([o]) for o in options))
             case Repeat(_, _, 0):
                 return ""
             case Repeat(inner, at_least, at_most):
