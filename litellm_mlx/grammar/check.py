@@ -1,7 +1,8 @@
 """Validates a finished JSON text against the whole schema, where the grammar is looser than it.
 
-Owns the border to the validator (jsonschema_rs), how a text is read, and what `format` means to
-it: the drafts' formats as their RFCs have them, of which `formats` writes a part, and ours.
+Owns the border to the validator (jsonschema_rs), how a text is read, what `format` means to it (the
+drafts' formats as their RFCs have them, of which `formats` writes a part, and ours), and where the
+work is done: the validator holds the interpreter, so what may take long goes to another process.
 Nothing is ever fetched.
 """
 
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.check_cost import is_cheap_to_build, is_cheap_to_run
+from litellm_mlx.grammar.child import ChildError, run_in_child
 from litellm_mlx.grammar.formats import FORMATS
 from litellm_mlx.grammar.json_schema import Schema
 from litellm_mlx.grammar.metaschema import DRAFTS
@@ -23,11 +26,58 @@ Check = Callable[[str], str | None]
 # A regex with look-around may go back and forth; a text that makes it do so more often is invalid.
 # 100,000 steps took 4 ms (2 cores of an AMD EPYC, jsonschema_rs 0.60.3, 2026-11-21).
 BACKTRACK_LIMIT = 100_000
+# Of a regex as compiled; 3 ms to reach on that machine. `\w{1,300}` is within it.
+REGEX_BYTES = 2 * 2**20
+# For another process, which takes 40 ms to start.
+LIMIT_S = 1.0
+LIMIT_BYTES = 2**30
 MAX_MESSAGE = 500  # characters of the validator's message that a caller gets to read
 
 
+def bounded_check(schema: Schema, draft: str, settled: Schema) -> Check:
+    """Build the validator of a schema, here or in a process of its own.
+
+    Args:
+        schema: as the caller wrote it.
+        draft: its draft, as `metaschema` names it.
+        settled: what `drafts.settle` made of it, by which its cost is judged.
+
+    Returns:
+        As `make_check`; what takes over `LIMIT_S` in another process is invalid.
+
+    Raises:
+        ConstraintError: see `make_check`, or it took longer than `LIMIT_S`, or too much memory.
+    """
+    if not is_cheap_to_build(settled):
+        _check_in_child(schema, draft, None)
+    elif is_cheap_to_run(settled):
+        return make_check(schema, draft)
+    else:
+        make_check(schema, draft)
+
+    def check(text: str) -> str | None:
+        try:
+            return _check_in_child(schema, draft, text)
+        except ConstraintError as error:
+            return str(error)
+
+    return check
+
+
+def _check_in_child(schema: Schema, draft: str, text: str | None) -> str | None:
+    try:
+        said: str | None = run_in_child(
+            "check", (schema, draft, text), limit_s=LIMIT_S, limit_bytes=LIMIT_BYTES
+        )
+    except ChildError as error:
+        raise ConstraintError(f"the schema is too costly to validate: {error}") from error
+    except ValueError as error:
+        raise ConstraintError(str(error)) from error
+    return said
+
+
 def make_check(schema: Schema, draft: str) -> Check:
-    """Build the validator of a schema.
+    """Build the validator of a schema in this process.
 
     Args:
         schema: as the caller wrote it.
@@ -52,7 +102,9 @@ def make_check(schema: Schema, draft: str) -> Check:
                 {**schema, "$schema": DRAFTS[draft]},
                 validate_formats=True,
                 formats=_own_formats(),
-                pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=BACKTRACK_LIMIT),
+                pattern_options=jsonschema_rs.FancyRegexOptions(
+                    backtrack_limit=BACKTRACK_LIMIT, size_limit=REGEX_BYTES
+                ),
                 offline=True,
             )
         except (ValueError, jsonschema_rs.ReferencingError) as error:

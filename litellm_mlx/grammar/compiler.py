@@ -7,15 +7,13 @@ Owns the choice of backend, its options and what its errors are called here. Kee
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import ConstraintError
-from litellm_mlx.grammar.core_support import refuse_unsupported
+from litellm_mlx.grammar.core_compiler import core_index
 from litellm_mlx.grammar.guide import CoreGuide, Guide, LimitedGuide, LLGuide
-from litellm_mlx.grammar.json_schema import narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, grammar_matcher, with_stack_for
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.nesting_limit import nesting_limit
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from litellm_mlx.grammar.vocabulary import Vocabulary
 
 MAX_REASON = 300  # characters of an engine's message that a caller gets to read
-_WHITESPACE = "\ue000"  # stands for whitespace in an outlines_core regex until it is placed
 
 
 class Index(Protocol):
@@ -115,7 +112,7 @@ def compile_constraint(constraint: Constraint, vocabulary: Vocabulary) -> Index:
     Raises:
         ConstraintError: the backend cannot compile it; the message names the keyword.
 
-    Cost: about 1 ms with llguidance; seconds, and memory without bound, with outlines_core.
+    Cost: about 1 ms with llguidance; up to 30 s with outlines_core, in a process of its own.
     """
     if constraint.kind == "structure":
         from litellm_mlx.grammar.structure_compiler import compile_structure
@@ -168,49 +165,10 @@ def _llguidance_grammar(constraint: Constraint) -> str:
 
 
 def _compile_core(constraint: Constraint, vocabulary: Vocabulary, start: float) -> Index:
-    import outlines_core
-
     if constraint.kind == "json_schema":
         check_is_json_schema(json.loads(constraint.source))
-    try:
-        regex = _core_regex(constraint)
-        core_vocabulary = vocabulary.derived("outlines_core", _core_vocabulary)
-        index = outlines_core.Index(regex, core_vocabulary)
-    except ValueError as error:
-        raise NotCompiledError(str(error)) from error
+    index = core_index(constraint, vocabulary)
     return CoreIndex(index, vocabulary, constraint.kind, time.monotonic() - start)
-
-
-def _core_regex(constraint: Constraint) -> str:
-    from outlines_core.json_schema import build_regex_from_schema
-
-    if constraint.kind == "regex":
-        return constraint.source
-    if constraint.kind == "choice":
-        return "|".join(f"(?:{re.escape(choice)})" for choice in json.loads(constraint.source))
-    if constraint.kind == "grammar":
-        raise ConstraintError("outlines_core has no grammars; choose the backend llguidance")
-    schema = narrow_schema(json.loads(constraint.source))
-    text = json.dumps(refuse_unsupported(schema), ensure_ascii=False)
-    if _WHITESPACE in text:
-        raise ConstraintError("outlines_core cannot serve U+E000; choose the backend llguidance")
-    regex = build_regex_from_schema(text, _WHITESPACE)
-    for after in ":,":
-        regex = regex.replace(after + _WHITESPACE, after + " ")
-    return str(regex).replace(_WHITESPACE, "")
-
-
-def _core_vocabulary(vocabulary: Vocabulary) -> Any:
-    """Make outlines_core's vocabulary from bytes, so that tokens of half a character work."""
-    import outlines_core
-
-    core = outlines_core.Vocabulary(vocabulary.stop_token_ids[0], {})
-    unusable = frozenset(vocabulary.control_token_ids)
-    for token_id in range(vocabulary.tokenizer_vocab_size):
-        token = vocabulary.token_bytes(token_id)
-        if token and token_id not in unusable:
-            core.insert(token, token_id)
-    return core
 
 
 def refused(constraint: Constraint, reason: str) -> ConstraintError:

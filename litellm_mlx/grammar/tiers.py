@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from litellm_mlx.grammar.check import Check, make_check
+from litellm_mlx.grammar.check import Check, bounded_check
 from litellm_mlx.grammar.drafts import settle
 from litellm_mlx.grammar.json_schema import Schema, narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
@@ -70,7 +70,7 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     found = _tightest(settled, vocabulary)
     if isinstance(found, SchemaPlan) and not found.loosened:
         return found
-    checker = make_check(schema, draft)
+    checker = bounded_check(schema, draft, settled)
     if isinstance(found, NotCompiledError):
         raise found
     return SchemaPlan(found.engine_schema, found.matcher, found.loosened, checker)
