@@ -11,7 +11,7 @@ import pytest
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.compiler import Index
 from litellm_mlx.grammar.constraint import regex_constraint
-from litellm_mlx.grammar.index_cache import IndexCache
+from litellm_mlx.grammar.index_cache import IndexCache, estimated_bytes
 from litellm_mlx.grammar.vocabulary import Vocabulary
 
 
@@ -98,6 +98,27 @@ def test_the_least_recently_used_goes_first() -> None:
         cache.get(regex_constraint(pattern), _vocabulary())
     assert compiler.started == ["a", "b", "c", "b"]
     assert cache.stats().num_entries == 2
+
+
+def test_memory_is_bounded_by_what_the_sources_let_expect() -> None:
+    compiler = Compiler()
+    large = [regex_constraint(letter * 100_000) for letter in "abc"]
+    cache = IndexCache(max_bytes=2 * estimated_bytes(large[0]), compile_index=compiler)
+    for constraint in (*large, large[1], large[0]):
+        cache.get(constraint, _vocabulary())
+    assert [source[0] for source in compiler.started] == ["a", "b", "c", "a"]
+    assert cache.stats().estimated_bytes == 2 * estimated_bytes(large[0])
+    cache.get(regex_constraint("d" * 900_000), _vocabulary())
+    assert cache.stats().num_entries == 1
+
+
+def test_a_failed_compile_leaves_no_bytes_behind() -> None:
+    compiler = Compiler()
+    compiler.error = ConstraintError("no")
+    cache = IndexCache(compile_index=compiler)
+    with pytest.raises(ConstraintError):
+        cache.get(regex_constraint("a"), _vocabulary())
+    assert cache.stats().estimated_bytes == 0
 
 
 def test_a_cache_needs_room() -> None:
