@@ -17,7 +17,7 @@ from litellm_mlx.types import Constraint
 
 Key = tuple[Constraint, str]
 
-# An index of llguidance 1.9.1 takes 90 to 270 bytes for each byte of a large schema, 30 for an enum,
+# An index of llguidance 1.9.1 takes 90 to 270 bytes for each byte of a large schema, 30 for enums,
 # and some 30 kB for the schemas of 1 kB that most are (resident memory, Linux, 2026-11-21).
 BYTES_PER_INDEX = 2**15
 BYTES_PER_SOURCE_BYTE = 270
