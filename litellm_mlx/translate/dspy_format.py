@@ -22,6 +22,9 @@ from litellm_mlx.translate.dspy_prompt import (
     UnknownPrompt,
     read_prompt,
 )
+from litellm_mlx.translate.dspy_react import FIELDS as REACT_FIELDS
+from litellm_mlx.translate.dspy_react import REPAIR as REACT_REPAIR
+from litellm_mlx.translate.dspy_react import react_step
 from litellm_mlx.translate.dspy_repair import Fields, printed_schema, repaired_schema
 from litellm_mlx.translate.dspy_types import annotation_text
 
@@ -79,6 +82,8 @@ def repaired_format(
 def _format(prompt: DSPyPrompt, response_format: Mapping[str, Any] | None) -> DSPyFormat | None:
     fields = {field: field_type(field, prompt.adapter) for field in prompt.fields}
     is_json = prompt.adapter in ("json", "baml")
+    if (step := _react_step(prompt, fields, response_format)) is not None:
+        return DSPyFormat((REACT_REPAIR,), structure=step)
     if is_json and response_format in (None, {"type": "json_object"}) and fields:
         return DSPyFormat(("schema from prompt",), schema=printed_schema(fields))
     if is_json and response_format is not None:
@@ -89,6 +94,22 @@ def _format(prompt: DSPyPrompt, response_format: Mapping[str, Any] | None) -> DS
     if prompt.adapter == "chat":
         return DSPyFormat(("chat fields",), structure=_chat(fields))
     return DSPyFormat(("XML fields",), structure=_xml(fields))
+
+
+def _react_step(
+    prompt: DSPyPrompt, fields: Fields, response_format: Mapping[str, Any] | None
+) -> Part | None:
+    """A step of `dspy.ReAct`, where its instructions say what each tool takes."""
+    sent = [None, {"type": "json_object"}] if prompt.adapter == "json" else [None]
+    if tuple(field.name for field in fields) != REACT_FIELDS or response_format not in sent:
+        return None
+    if prompt.adapter not in ("json", "chat"):
+        return None
+    words = fields[prompt.fields[1]].words
+    try:
+        return react_step(prompt.adapter, prompt.instructions, words or ())
+    except UnknownPrompt:
+        return None
 
 
 def _dspys_schema(response_format: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,10 +67,14 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class DSPyPrompt:
-    """The adapter that printed a prompt and the fields it wants, in its order."""
+    """The adapter that printed a prompt, the fields it wants, in its order, and its instructions.
+
+    `instructions` are lines, without DSPy's indent; their words are the signature's author's.
+    """
 
     adapter: Adapter
     fields: tuple[Field, ...]
+    instructions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +92,14 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> DSPyPrompt:
     Raises:
         UnknownPrompt: it is not DSPy's to the letter.
     """
-    inputs, outputs, structure = _parts(_system_text(messages))
+    text = _system_text(messages)
+    inputs, outputs, structure = _parts(text)
     wanted, given = _entries(outputs), _entries(inputs)
     adapter, notes = _read_structure(structure, [entry.name for entry in given])
     if list(notes) != [entry.name for entry in wanted]:
         raise UnknownPrompt("list and structure name different fields")
     fields = (Field(e.name, e.annotation, notes[e.name], e.constraints) for e in wanted)
-    return DSPyPrompt(adapter, tuple(fields))
+    return DSPyPrompt(adapter, tuple(fields), _instructions(text))
 
 
 def _system_text(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -117,6 +122,11 @@ def _parts(text: str) -> tuple[list[str], list[str], str]:
     if not all(line.startswith(INSTRUCTION_INDENT) for line in lines[marks[-1] + 1 :]):
         raise UnknownPrompt("an instruction that is not indented")
     return inputs, outputs, "\n".join(structure)
+
+
+def _instructions(text: str) -> tuple[str, ...]:
+    lines = text.partition(f"\n{OBJECTIVE_LINE}\n")[2].split("\n")
+    return tuple(line.removeprefix(INSTRUCTION_INDENT) for line in lines)
 
 
 def _only_place(lines: list[str], line: str) -> int:

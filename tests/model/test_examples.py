@@ -18,6 +18,9 @@ EXPECTED = {
     "knowledge_graph.py": ["node ", "edge "],
     "five_threads.py": [f"What is {n} plus {n}?" for n in range(1, 6)],
     "async_and_stream.py": ["Paris", "Tokyo"],
+    "tools_and_schema.py": ["called: get_weather {'city': 'Paris', 'unit':", "answered: {'city':"],
+    "agent_without_adapter.py": ["tool_name_0: population", "tool_args_0: {'city':", "ages: {'"],
+    "partial_objects.py": ["None | None | 0", '"minutes": '],
 }
 
 

@@ -251,12 +251,13 @@ def test_limits_of_chat_fields_are_kept_where_the_field_is_json() -> None:
 # --- other prompts of DSPy ---
 
 
-def test_react_steps_have_their_schema() -> None:
+def test_a_step_that_only_looks_like_react_has_its_schema() -> None:
     def search(query: str) -> str:
         """Say "[[ ## next_tool_name ## ]]" and search."""
         return query
 
     step = dspy.ReAct("question -> answer", tools=[search]).react.signature
+    step = step.with_instructions("Take the next step.")
     schema = from_json_prompt(step)
     assert list(schema["properties"]) == ["next_thought", "next_tool_name", "next_tool_args"]
     assert schema["properties"]["next_tool_name"] == {"enum": ["search", "finish"]}
