@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from litellm_mlx.grammar.regex_example import regex_example
+from litellm_mlx.grammar.vocabulary import marker_token_ids
 from litellm_mlx.types import Constraint
 
 if TYPE_CHECKING:
@@ -63,18 +64,25 @@ class Landmarks:
         """The tails as the tokenizer writes them."""
         key = vocabulary.fingerprint
         if key not in self._in_tokens:
-            encode = vocabulary.ll_tokenizer.tokenize_str
-            self._in_tokens[key] = tuple(tuple(encode(text)) for text in self.tails)
+            self._in_tokens[key] = tuple(_in_tokens(text, vocabulary) for text in self.tails)
         return self._in_tokens[key]
 
     @cached_property
     def tails(self) -> tuple[str, ...]:
-        """Texts after which a part is complete, shortest first: literals, and ends of examples."""
+        """Texts after which a part is complete: literals, and ends of examples.
+
+        First those that free text cannot hold, since only they lead out of it; then the shortest.
+        """
         literals, examples = self._texts
         tails = {text for text in literals if text}
         for example in examples:
             tails.update(example[start:] for start in range(len(example)))
-        return tuple(sorted(tails, key=lambda text: (len(text), text))[:MAX_TAILS])
+        ends = self._ends_of_free_text
+
+        def order(text: str) -> tuple[bool, int, str]:
+            return not any(end in text for end in ends), len(text), text
+
+        return tuple(sorted(tails, key=order)[:MAX_TAILS])
 
     @cached_property
     def key_starts(self) -> frozenset[bytes]:
@@ -84,6 +92,12 @@ class Landmarks:
         names = _required(json.loads(self._constraint.source))
         quoted = (json.dumps(name, ensure_ascii=False)[1:].encode() for name in names)
         return frozenset(name[:end] for name in quoted for end in range(1, len(name) + 1))
+
+    @cached_property
+    def _ends_of_free_text(self) -> frozenset[str]:
+        if self._constraint.kind != "structure":
+            return frozenset()
+        return frozenset(_excluded(json.loads(self._constraint.source)))
 
     @cached_property
     def _texts(self) -> tuple[list[str], list[str]]:
@@ -98,6 +112,19 @@ class Landmarks:
         if kind == "structure":
             return _structure_texts(json.loads(source))
         return [], []
+
+
+def _in_tokens(text: str, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """A text as the tokenizer writes it, its markup as the tokens that the vocabulary has."""
+    encode, markers = vocabulary.ll_tokenizer.tokenize_str, marker_token_ids(vocabulary)
+    tokens: list[int] = []
+    while text:
+        at, marker = min(((text.find(m), m) for m in markers if m in text), default=(len(text), ""))
+        tokens += encode(text[:at])
+        if marker:
+            tokens.append(markers[marker])
+        text = text[at + len(marker) :]
+    return tuple(tokens)
 
 
 def _json_examples(schema: Any) -> Iterator[str]:
@@ -154,6 +181,16 @@ def _structure_texts(part: list[Any]) -> tuple[list[str], list[str]]:
     if name == "Pattern":
         return [], [regex_example(first) or ""]
     return _joined(_structure_texts(item) for item in ([first] if name == "Repeat" else first))
+
+
+def _excluded(part: list[Any]) -> Iterator[str]:
+    """What a structure's free texts exclude."""
+    name, first = part[0], part[1]
+    if name == "FreeText":
+        yield from first
+    elif name in ("Seq", "OneOf", "Repeat"):
+        for item in [first] if name == "Repeat" else first:
+            yield from _excluded(item)
 
 
 def _joined(texts: Iterable[tuple[list[str], list[str]]]) -> tuple[list[str], list[str]]:

@@ -28,6 +28,7 @@ from litellm_mlx.grammar.structure_guide import StructureGuide, json_begins
 from litellm_mlx.grammar.structure_lark import structure_grammar
 from litellm_mlx.grammar.structure_match import json_texts
 from litellm_mlx.grammar.tiers import SchemaPlan, plan_schema
+from litellm_mlx.grammar.vocabulary import marker_token_ids
 from litellm_mlx.types import Constraint, ConstraintKind, Tier
 
 if TYPE_CHECKING:
@@ -112,19 +113,6 @@ def compile_structure(constraint: Constraint, vocabulary: Vocabulary) -> Structu
         never=vocabulary.bitmask(never) if never else None,
         compile_s=time.monotonic() - start,
     )
-
-
-def marker_token_ids(vocabulary: Vocabulary) -> Mapping[str, int]:
-    """The added token of each markup text; a text that two tokens have is left out."""
-    return vocabulary.derived("marker_token_ids", _marker_token_ids)
-
-
-def _marker_token_ids(vocabulary: Vocabulary) -> Mapping[str, int]:
-    found: dict[str, list[int]] = {}
-    for token_id in vocabulary.control_token_ids:
-        text = vocabulary.token_bytes(token_id).decode("utf-8", "replace")
-        found.setdefault(text, []).append(token_id)
-    return {text: ids[0] for text, ids in found.items() if text and len(ids) == 1}
 
 
 def _sources(part: Part) -> Iterator[str]:

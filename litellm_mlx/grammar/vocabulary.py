@@ -9,7 +9,7 @@ import hashlib
 import re
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -188,6 +188,19 @@ def byte_vocabulary() -> Vocabulary:
         stop_token_ids=(tokenizer.eos_token,),
         added_tokens={},
     )
+
+
+def marker_token_ids(vocabulary: Vocabulary) -> Mapping[str, int]:
+    """The added token of each markup text; a text that two tokens have is left out."""
+    return vocabulary.derived("marker_token_ids", _marker_token_ids)
+
+
+def _marker_token_ids(vocabulary: Vocabulary) -> Mapping[str, int]:
+    found: dict[str, list[int]] = {}
+    for token_id in vocabulary.control_token_ids:
+        text = vocabulary.token_bytes(token_id).decode("utf-8", "replace")
+        found.setdefault(text, []).append(token_id)
+    return {text: ids[0] for text, ids in found.items() if text and len(ids) == 1}
 
 
 def _unwrap(tokenizer: object) -> Any:  # transformers' tokenizers are untyped here

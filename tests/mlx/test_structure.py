@@ -25,10 +25,9 @@ from litellm_mlx.grammar.structure import (
 from litellm_mlx.grammar.structure_compiler import (
     StructureIndex,
     compile_structure,
-    marker_token_ids,
 )
 from litellm_mlx.grammar.structure_match import json_texts
-from litellm_mlx.grammar.vocabulary import Vocabulary
+from litellm_mlx.grammar.vocabulary import Vocabulary, marker_token_ids
 from tests.grammar_sampling import (
     STOP_TOKEN_IDS,
     allowed_tokens,

@@ -11,19 +11,19 @@ import jsonschema
 import pytest
 
 from litellm_mlx.errors import EngineError
+from litellm_mlx.grammar.closing import shortest_ending
 from litellm_mlx.grammar.structure import json_part, structure_constraint
 from litellm_mlx.grammar.structure_compiler import (
     StructureIndex,
     compile_structure,
-    marker_token_ids,
 )
-from litellm_mlx.grammar.vocabulary import Vocabulary
+from litellm_mlx.grammar.vocabulary import Vocabulary, marker_token_ids
 from litellm_mlx.translate.params import parse_params
 from litellm_mlx.translate.tool_formats.families import form_of
 from litellm_mlx.translate.tool_formats.form import Form
 from litellm_mlx.translate.tool_reader import ToolCall, read_calls
 from litellm_mlx.translate.tools import ToolPlan, plan_tools
-from tests.grammar_sampling import byte_ids, draw
+from tests.grammar_sampling import allowed_tokens, byte_ids, draw
 from tests.tool_families import (
     CALLS,
     FAMILIES,
@@ -228,6 +228,30 @@ def test_mlx_lms_parser_reads_the_example_alike(family: Family) -> None:
         assert family.name in {"llama", "harmony", "plain"}
         return
     assert mlx_lm_reads(family, family.text) == CALLS[: family.num_calls]
+
+
+@by_family
+def test_every_call_can_be_closed_from_wherever_it_is(family: Family) -> None:
+    plan, vocabulary = planned(family.form, tool_choice="required"), vocabulary_of(family.name)
+    constraint, index = structure_constraint(plan.root), compiled(plan, vocabulary)
+    for seed in range(12):
+        guide, rng, text = index.guide(), random.Random(seed), b""
+        for _ in range(rng.randint(0, 60)):
+            if guide.is_finished:
+                break
+            ids = [i for i in allowed_tokens(guide, vocabulary) if vocabulary.token_bytes(i)]
+            if not ids:
+                break
+            token_id = rng.choice(ids)
+            guide.advance(token_id)
+            text += vocabulary.token_bytes(token_id)
+        ending = shortest_ending(guide, constraint)
+        assert ending is not None, text
+        assert guide.ends_with(ending)
+        text += b"".join(map(vocabulary.token_bytes, ending))
+        calls = read_calls(plan.reader(), text.decode("utf-8", "replace"))[1]
+        assert calls
+        assert_valid(calls)
 
 
 TRAPS = ["null", "None", "123", "true", '"quoted"', " spaced ", "\n", "", "a,b:c", "<x>&</x>", "{"]
