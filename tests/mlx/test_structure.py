@@ -23,6 +23,7 @@ from litellm_mlx.grammar.structure import (
     structure_constraint,
 )
 from litellm_mlx.grammar.structure_compiler import (
+    CUT_SHORT,
     StructureIndex,
     compile_structure,
 )
@@ -219,3 +220,15 @@ def test_json_is_found_between_free_texts() -> None:
 def test_reading_back_is_cheap_however_many_ways_there_are() -> None:
     root = Seq((*[Seq((FreeText(), Text("a")))] * 12, Text("b")))
     assert json_texts(root, "a" * 3000) == ()
+
+
+def test_json_that_the_grammar_cannot_hold_is_checked_where_it_stands() -> None:
+    odd = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(?!no)"}}}
+    root = Seq((FreeText(("<call>",)), Repeat(Seq((Marker("<call>"), json_part(odd))))))
+    index = compiled(root)
+    assert index.tier == "grammar+check"
+    assert compiled(CALL).tier == "grammar"
+    assert index.check('{"x": "no"} <call>{"x": "yes"}<call>{"x": "yo"}') is None
+    assert "no" in (index.check('text <call>{"x": "yes"}<call>{"x": "no"}') or "")
+    assert index.check('text <call>{"x": ') == CUT_SHORT
+    assert compiled(CALL).check("anything") is None
