@@ -18,6 +18,7 @@ from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_m
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
 from litellm_mlx.grammar.relax import COARSE_STEPS, FINE_STEPS, ONE_OF_STEP, STEPS, Loosened, loosen
+from litellm_mlx.grammar.schema_budget import check_budget
 from litellm_mlx.types import Tier
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     Cost: 1 ms at the median, 15 ms where several grammars are tried.
     """
     schema = json.loads(source)
+    check_budget(schema)
     draft = check_is_json_schema(schema)
     settled = settle(schema)
     found = _tightest(settled, vocabulary)

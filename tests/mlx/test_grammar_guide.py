@@ -294,10 +294,34 @@ def test_long_chains_of_references_do_not_end_the_process(
     )
 
 
-def test_more_references_than_the_stack_holds_are_refused(vocabulary: Vocabulary) -> None:
-    schema = {"anyOf": [{"$ref": "#/$defs/a"}] * 15_001, "$defs": {"a": {"type": "null"}}}
-    with pytest.raises(ConstraintError, match="15,000"):
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"anyOf": [{"$ref": "#/$defs/a"}] * 1_001}, "1,001 entries in one `anyOf`"),
+        ({"properties": {f"p{i}": {} for i in range(1_001)}}, "1,001 entries in one `properties`"),
+        ({"patternProperties": {f"^{i}$": {} for i in range(101)}}, "`patternProperties`"),
+        ({"enum": [[i] for i in range(2_000)]}, "2,001 parts in one `enum`"),
+        ({"properties": {f"p{i}": {"items": {}} for i in range(999)}, "x": [{}] * 9_000}, "parts"),
+        (
+            {
+                "$defs": {
+                    f"a{k}": {"properties": {str(i): {} for i in range(900)}} for k in range(3)
+                }
+            },
+            "pairs",
+        ),
+    ],
+)
+def test_more_than_the_engine_does_in_a_second_is_refused(
+    vocabulary: Vocabulary, schema: Any, says: str
+) -> None:
+    with pytest.raises(ConstraintError, match=says):
         compile_constraint(json_schema_constraint(schema), vocabulary)
+
+
+def test_ten_thousand_texts_are_served(vocabulary: Vocabulary) -> None:
+    texts = [f"value {i} {i * 7919}" for i in range(10_000)]
+    assert _accepts(vocabulary, json_schema_constraint({"enum": texts}), json.dumps(texts[-1]))
 
 
 # --- sharing --------------------------------------------------------------------------------------
