@@ -22,10 +22,11 @@ MAX_COUNTING_PATTERNS = 8
 _COUNTING = re.compile(r"\{\d*,?\d{2,}\}|\{\d+,\}|\\[pP]")
 
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
-_SAME_MEMBER = ("patternProperties", "dependencies", "contains")
+_SAME_MEMBER = ("patternProperties", "dependencies")
 _MEMBER = ("properties", "additionalProperties", "unevaluatedProperties", "propertyNames")
 _NAMED = ("properties", "patternProperties", "dependencies", "dependentSchemas")
 _ITEM = ("items", "prefixItems", "additionalItems", "unevaluatedItems")
+_SAME_ITEM = ("contains",)
 
 
 def is_cheap_to_build(schema: Schema) -> bool:
@@ -76,10 +77,10 @@ class _Visits:
         """Most visits of schemas on one way into a text, recursion left out."""
         if not isinstance(schema, dict):
             return 1
-        in_place, same_member, member, item = _groups(schema)
+        in_place, member, same_member, item, same_item = _groups(schema)
         total = 1 + sum(map(self._count, in_place))
         into_member = self._most(member) + sum(map(self._count, same_member))
-        total += max(into_member, self._most(item))
+        total += max(into_member, self._most(item) + sum(map(self._count, same_item)))
         reference = schema.get("$ref")
         total += self._count_target(reference) if isinstance(reference, str) else 0
         return min(total, MAX_VISITS + 1)
@@ -120,12 +121,13 @@ class _Visits:
         def is_linear(schema: Any) -> bool:
             if not isinstance(schema, dict):
                 return True
-            in_place, same_member, member, item = _groups(schema)
+            in_place, member, same_member, item, same_item = _groups(schema)
             reference = schema.get("$ref")
             ways = sum(map(reaches, in_place))
             ways += isinstance(reference, str) and target_reaches(reference)
             into_member = any(map(reaches, member)) + sum(map(reaches, same_member))
-            ways += max(into_member, any(map(reaches, item)))
+            into_item = any(map(reaches, item)) + sum(map(reaches, same_item))
+            ways += max(into_member, into_item)
             return ways <= 1 and all(is_linear(part) for parts in _groups(schema) for part in parts)
 
         targets = [_target(reference, self._root) for reference in self._counts]
@@ -133,7 +135,9 @@ class _Visits:
 
 
 def _groups(schema: dict[str, Any]) -> list[list[Any]]:
-    return [_parts(schema, keys) for keys in (_IN_PLACE, _SAME_MEMBER, _MEMBER, _ITEM)]
+    """Its subschemas, by whether several of a group are about one and the same value."""
+    groups = (_IN_PLACE, _MEMBER, _SAME_MEMBER, _ITEM, _SAME_ITEM)
+    return [_parts(schema, keys) for keys in groups]
 
 
 def _parts(schema: dict[str, Any], keys: tuple[str, ...]) -> list[Any]:

@@ -22,7 +22,6 @@ from litellm_mlx.grammar.json_schema import (
 )
 from litellm_mlx.grammar.metaschema import declared_draft
 
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 # To the whole document, or to one of its definitions: nothing to rewrite.
 _PLAIN_REFERENCE = re.compile(r"#|#/(?:\$defs|definitions)/[^/%]+")
 _REF_STANDS_ALONE = frozenset({"4", "6", "7"})
@@ -46,7 +45,7 @@ def settle(schema: Schema) -> Schema:
     if draft is None:
         settled.pop("$schema", None)
     references = _references(schema)
-    if any(not _PLAIN_REFERENCE.fullmatch(text) for text in references):
+    if not all(map(_PLAIN_REFERENCE.fullmatch, references)) or _has_dynamic(settled):
         own_id = settled.get("$id", settled.get("id"))
         if not has_nested_ids(settled):
             settled = _Static(settled, own_id if isinstance(own_id, str) else "").rewritten()
@@ -54,15 +53,19 @@ def settle(schema: Schema) -> Schema:
     return _trimmed(settled, references if draft in _REF_STANDS_ALONE else None)
 
 
+def _has_dynamic(schema: dict[str, Any]) -> bool:
+    return any("$dynamicRef" in sub or "$recursiveRef" in sub for _, sub in subschemas(schema))
+
+
 def _references(value: Any) -> list[str]:
-    """The text of every reference, and of data that look like one."""
+    """The text of every `$ref`, and of data that look like one."""
     found: list[str] = []
     todo = [value]
     while todo:
         at = todo.pop()
         if isinstance(at, dict):
             todo += at.values()
-            found += [at[key] for key in _REFERENCES if isinstance(at.get(key), str)]
+            found += [at["$ref"]] if isinstance(at.get("$ref"), str) else []
         elif isinstance(at, list):
             todo += at
     return found
