@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
@@ -48,14 +49,19 @@ def bounded_check(schema: Schema, draft: str, settled: Schema) -> Check:
     Raises:
         ConstraintError: see `make_check`, or it took longer than `LIMIT_S`, or too much memory.
     """
-    if not is_cheap_to_build(settled):
-        _check_in_child(schema, draft, None)
-    elif is_cheap_to_run(settled):
-        return make_check(schema, draft)
+    here: Check | None = None
+    if is_cheap_to_build(settled):
+        here = make_check(schema, draft)
     else:
-        make_check(schema, draft)
+        _check_in_child(schema, draft, None)
+
+    @cache
+    def may_run_here() -> bool:  # asked at the first text, which takes longer to write
+        return is_cheap_to_run(settled)
 
     def check(text: str) -> str | None:
+        if here is not None and may_run_here():
+            return here(text)
         try:
             return _check_in_child(schema, draft, text)
         except ConstraintError as error:

@@ -45,7 +45,7 @@ KEYWORDS = (
 ) - ANNOTATIONS
 
 # Pydantic up to 2.12 writes a look-ahead for Decimal, which the engines do not have.
-_DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
+DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
 _DECIMAL_WITHOUT_LOOKAHEAD = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)$"
 
 # The length limit that Pydantic gives HttpUrl and no generic URL.
@@ -110,7 +110,7 @@ def _narrow(schema: Schema, root: Schema) -> Schema:
     kept = map_subschemas(kept, lambda sub: _narrow(sub, root))
     if kept.get("uniqueItems") is False:
         del kept["uniqueItems"]
-    if kept.get("pattern") == _DECIMAL:
+    if kept.get("pattern") == DECIMAL:
         kept["pattern"] = _DECIMAL_WITHOUT_LOOKAHEAD
     narrow_bounds(kept)
     if "format" in kept:

@@ -7,13 +7,14 @@ Which step is needed is found out by `tiers`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
 from litellm_mlx.grammar.disjoint import are_disjoint, resolve
-from litellm_mlx.grammar.json_schema import Schema, map_with_paths
+from litellm_mlx.grammar.json_schema import DECIMAL, Schema, map_with_paths
 from litellm_mlx.grammar.numbers import is_exact_constant
 
 Liberty = Literal[
@@ -70,6 +71,7 @@ _WHY_NOT = {
 }
 # The anchors say nothing once no reference uses them.
 _NOT_THE_ENGINES = _WHY_NOT.keys() | {"$dynamicAnchor", "$recursiveAnchor"}
+_LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _COUNTS = ("minProperties", "maxProperties")
 _NUMBERS = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
@@ -111,6 +113,9 @@ class _Walk:
             del kept[key]
         if "const" in kept or "enum" in kept:
             self._loosen_constants(kept, pointer)
+        pattern = kept.get("pattern", "")
+        if _LOOK_AROUND.search(pattern) and pattern != DECIMAL:  # that one is rewritten
+            self._drop(kept, pointer, ["pattern"], "a grammar cannot look around")
         if "minProperties" in kept or "maxProperties" in kept:
             self._loosen_counts(kept, pointer)
         for liberty, loosen_here in _LIBERTIES.items():

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from litellm_mlx.grammar.check import Check, bounded_check
-from litellm_mlx.grammar.drafts import settle
+from litellm_mlx.grammar.drafts import settle, subschemas
 from litellm_mlx.grammar.json_schema import Schema, narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
 from litellm_mlx.grammar.metaschema import check_is_json_schema
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
     from litellm_mlx.grammar.vocabulary import Vocabulary
+
+
+# Of the engine, for which the second order cannot be to blame: without it they come again.
+_REASONS_WITHOUT_ORDER = ("regex parse", "lookaround", "look-around", "circular references")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,12 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
 
 def _tightest(schema: Schema, vocabulary: Vocabulary) -> SchemaPlan | NotCompiledError:
     """The first plan that compiles; the first step's error where none does."""
+    takes_pattern = cache(_takes_pattern)
     first: NotCompiledError | None = None
     tried: Schema | None = None
     steps = list(STEPS)
     while steps:
-        looser, loosened = loosen(schema, steps.pop(0), _takes_pattern)
+        looser, loosened = loosen(schema, steps.pop(0), takes_pattern)
         if looser == tried:
             continue
         tried = looser
@@ -104,12 +110,14 @@ def _tightest(schema: Schema, vocabulary: Vocabulary) -> SchemaPlan | NotCompile
 
 def _compiled(schema: Schema, loosened: tuple[Loosened, ...], vocabulary: Vocabulary) -> SchemaPlan:
     """Compile a step; one that needs a check anyway also gets the second order if it can."""
-    if loosened:
+    # Of branches in two orders the engine cannot prove that they exclude each other.
+    if loosened and not any("oneOf" in sub for _, sub in subschemas(schema)):
         both = with_second_order(schema)
         try:
             return SchemaPlan(both, schema_matcher(both, vocabulary), loosened)
-        except NotCompiledError:
-            pass  # not for the second order, perhaps, which the engine may have to intersect
+        except NotCompiledError as error:
+            if any(reason in error.reason for reason in _REASONS_WITHOUT_ORDER):
+                raise
     return SchemaPlan(schema, schema_matcher(schema, vocabulary), loosened)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import time
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import TypeAdapter
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.check import make_check
@@ -87,6 +89,8 @@ def test_what_is_left_to_the_check_is_named(schema: Any, pointer: str) -> None:
         {"type": "object", "properties": {"a": {}}, "required": ["a"], "minProperties": 1},
         {"type": "object", "additionalProperties": False, "maxProperties": 9},
         {"type": "object", "minProperties": 1},
+        TypeAdapter(Decimal).json_schema(),
+        {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"},
         {"then": {"type": "null"}, "minContains": 2, "not": False, "dependentRequired": {}},
         {"type": "object", "$recursiveAnchor": True, "properties": {"a": {"$recursiveRef": "#"}}},
     ],
