@@ -162,3 +162,14 @@ def test_help_text() -> None:
         "  --json      Print one JSON object.\n"
         "  -h, --help  Show this message and exit.\n"
     )
+
+
+def test_the_readme_shows_what_the_command_prints() -> None:
+    root = Path(__file__).parents[2]
+    command, _, shown = (
+        (root / "README.md").read_text().partition("```console\n$ litellm-mlx ")[2].partition("\n")
+    )
+    arguments = [str(root / a) if a.endswith(".json") else a for a in command.split()]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0
+    assert result.output == shown.partition("```")[0]
