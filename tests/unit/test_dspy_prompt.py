@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from typing import Any, Literal, get_origin
+from dataclasses import replace
+from typing import Any, Literal, get_args, get_origin
 
 import dspy
 import pytest
 from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.adapters.json_adapter import _get_structured_outputs_response_format
+from dspy.adapters.utils import get_annotation_name
+from dspy.predict.refine import OfferFeedback
 from dspy.signatures.field import PYDANTIC_CONSTRAINT_MAP
 from dspy.signatures.signature import ensure_signature
 from jsonschema import Draft202012Validator
@@ -28,9 +31,11 @@ from litellm_mlx.grammar.structure import (
     json_part,
 )
 from litellm_mlx.translate import dspy_prompt
+from litellm_mlx.translate.dspy_fields import LITERAL_NOTE, field_type
 from litellm_mlx.translate.dspy_format import DSPyFormat, repaired_format
 from litellm_mlx.translate.dspy_limits import PHRASES
-from tests.dspy_table import CASES, FIELD, Case, Colour, Note, signature
+from litellm_mlx.translate.dspy_prompt import Field, UnknownPrompt
+from tests.dspy_table import CASES, FIELD, Case, Colour, Level, Note, signature
 
 CHAT, JSON, XML, BAML = (
     dspy.ChatAdapter(),
@@ -46,7 +51,8 @@ def prompt(
     adapter: dspy.Adapter, wanted: Any, inputs: dict[str, Any] | None = None, **more: Any
 ) -> Messages:
     asked = ensure_signature(wanted)
-    given = inputs or dict.fromkeys(asked.input_fields, "x")
+    fields = asked.input_fields.items()
+    given = inputs or {name: "x" for name, f in fields if f.annotation is not dspy.History}
     messages: Messages = adapter.format(asked, more.get("demos", []), given)
     return messages
 
@@ -412,6 +418,49 @@ def test_a_format_of_the_callers_own_wins() -> None:
     assert repaired_format(messages, own) is None
     assert repaired_format(messages, {**OBJECT, "response_schema": {"type": "object"}}) is None
     assert repaired_format(messages, {"type": "json_schema", "json_schema": None}) is None
+
+
+def test_modules_of_dspys_own_are_read() -> None:
+    def tool(word: str) -> str:
+        """Look up."""
+        return word
+
+    agent = dspy.ReActV2("question -> facts: list[dict]", tools=[tool]).react.signature
+    signatures = [OfferFeedback, agent, dspy.ChainOfThought("q -> a").predict.signature]
+    signatures += [dspy.ReAct("q -> a", tools=[tool]).extract.predict.signature]
+    for wanted in signatures:
+        assert chat(wanted) is not None
+        assert list(from_json_prompt(wanted)["properties"]) == list(wanted.output_fields)
+    # with native tools DSPy leaves the calls out of prompt and schema alike
+    native = agent.delete("tool_calls").delete("tools")
+    assert repaired_format(prompt(JSON, native, {"question": "x"}), sent(agent)) is None
+
+
+def test_an_enum_of_numbers_may_be_written_as_number_or_text() -> None:
+    """Its prompt does not say which; in chat fields DSPy takes neither, only the names."""
+    wanted = dspy.Signature("q -> a: str").append("level", dspy.OutputField(), Level)
+    schema = from_json_prompt(wanted)
+    assert schema["properties"]["level"] == {"enum": ["1", 1, "2", 2]}
+    assert JSON.parse(wanted, '{"a": "", "level": 2}')["level"] is Level.HIGH
+
+
+def test_literals_are_read_exactly_or_not_at_all() -> None:
+    rng = random.Random(6)
+    num_read = 0
+    for _ in range(3000):
+        texts = ["".join(rng.choices("ab'\"\\;, ])[:(", k=rng.randint(0, 6))) for _ in range(3)]
+        members = [*texts, *rng.sample([1, -20, True, None], rng.randint(0, 2))]
+        rng.shuffle(members)
+        type_: Any = Literal[tuple(members)]
+        field = Field("x", get_annotation_name(type_) + "): a, 'b'", "", "")
+        joined = "; ".join(str(member) for member in get_args(type_))
+        try:
+            kind = field_type(replace(field, note=f"{LITERAL_NOTE}{joined}"), "chat")
+        except UnknownPrompt:
+            continue
+        num_read += 1
+        assert kind.schema == {"enum": list(get_args(type_))}
+    assert num_read > 2000
 
 
 # --- only DSPy's own system message ---
