@@ -44,8 +44,8 @@ def settle(schema: Schema) -> Schema:
     settled = dict(schema)
     if draft is None:
         settled.pop("$schema", None)
-    references = _references(schema)
-    if not all(map(_PLAIN_REFERENCE.fullmatch, references)) or _has_dynamic(settled):
+    references, has_dynamic = _references(schema)
+    if has_dynamic or not all(map(_PLAIN_REFERENCE.fullmatch, references)):
         own_id = settled.get("$id", settled.get("id"))
         if not has_nested_ids(settled):
             settled = _Static(settled, own_id if isinstance(own_id, str) else "").rewritten()
@@ -53,22 +53,21 @@ def settle(schema: Schema) -> Schema:
     return _trimmed(settled, references if draft in _REF_STANDS_ALONE else None)
 
 
-def _has_dynamic(schema: dict[str, Any]) -> bool:
-    return any("$dynamicRef" in sub or "$recursiveRef" in sub for _, sub in subschemas(schema))
-
-
-def _references(value: Any) -> list[str]:
-    """The text of every `$ref`, and of data that look like one."""
+def _references(schema: Any) -> tuple[list[str], bool]:
+    """Every `$ref`, and whether there are dynamic ones; data that look like them count too."""
     found: list[str] = []
-    todo = [value]
+    has_dynamic = False
+    todo = [schema]
     while todo:
         at = todo.pop()
         if isinstance(at, dict):
             todo += at.values()
-            found += [at["$ref"]] if isinstance(at.get("$ref"), str) else []
+            has_dynamic = has_dynamic or "$dynamicRef" in at or "$recursiveRef" in at
+            if isinstance(at.get("$ref"), str):
+                found.append(at["$ref"])
         elif isinstance(at, list):
             todo += at
-    return found
+    return found, has_dynamic
 
 
 def subschemas(schema: Schema, pointer: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
