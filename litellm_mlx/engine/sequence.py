@@ -177,16 +177,14 @@ class Sequence:
 
     def _advance(self, token_id: int) -> bool:
         """Move the guide; false where the token leaves no room for an ending."""
-        if self.guide is None or self._budget is None:
-            if self.guide is not None:
-                self.guide.advance(token_id)
+        if self.guide is None:
             return True
-        after = self._budget.advance(self.guide, token_id, self._num_left - 1)
-        if after is None:
-            return False
-        self.guide = after
+        if self._budget is not None:
+            if not self._budget.admits(self.guide, token_id, self._num_left - 1):
+                return False
+        self.guide.advance(token_id)
         if self._strings is not None:
-            self._strings.add(self._token_bytes(token_id), after.json_place)
+            self._strings.add(self._token_bytes(token_id), self.guide.json_place)
         return True
 
     def _append(self, token_id: int, logprob: TokenLogprob | None) -> TextPiece:

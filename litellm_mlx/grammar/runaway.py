@@ -29,7 +29,7 @@ MAX_PERIOD_BYTES = 512
 # Repetition is looked for after each so many tokens; a look costs about 1 us.
 LOOK_EVERY_TOKENS = 8
 
-_WHITE_END = re.compile(rb"(?:[ \t\r\n]|\\[ntr])*\Z")
+_WHITE = re.compile(rb"(?:[ \t\r\n]|\\[ntr])*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class StringWatch:
         self._vocabulary = vocabulary
         self._text = b""  # the end of the string so far
         self._num_tokens = 0
+        self._num_white = 0
         self._is_repeating = False
 
     def add(self, token: bytes, place: JsonPlace | None) -> None:
@@ -63,6 +64,7 @@ class StringWatch:
             self._start()
             return
         self._num_tokens += 1
+        self._num_white = self._whitespace_after(token)
         self._text = (self._text + token)[-(MIN_REPEATS + 1) * MAX_PERIOD_BYTES :]
         if self._num_tokens % LOOK_EVERY_TOKENS == 0:
             self._is_repeating = self._repeats()
@@ -74,7 +76,7 @@ class StringWatch:
         limit = self._limits.max_string_tokens
         if self._is_repeating or 0 < limit <= self._num_tokens:
             keep_closing(row, self._vocabulary)
-        elif 0 < self._limits.max_whitespace_run <= self._whitespace_run():
+        elif 0 < self._limits.max_whitespace_run <= self._num_white:
             others = row & ~self._vocabulary.derived("white_tokens", _white_tokens)
             if others.any():
                 row[:] = others
@@ -82,13 +84,14 @@ class StringWatch:
     def _start(self) -> None:
         self._text = b""
         self._num_tokens = 0
+        self._num_white = 0
         self._is_repeating = False
 
-    def _whitespace_run(self) -> int:
-        """Characters of whitespace at the end; an escape is one."""
-        found = _WHITE_END.search(self._text[-2 * self._limits.max_whitespace_run - 2 :])
-        run = found.group() if found else b""
-        return len(run) - run.count(b"\\")
+    def _whitespace_after(self, token: bytes) -> int:
+        """Characters of whitespace at the end of the text with this token; an escape is one."""
+        if _WHITE.fullmatch(token):
+            return self._num_white + len(token) - token.count(b"\\")
+        return len(token) - len(token.rstrip(b" "))
 
     def _repeats(self) -> bool:
         """The text ends in one piece again and again."""

@@ -7,6 +7,7 @@ forced, so that the constrained text always begins where the model has learnt to
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,9 @@ class ThinkingGuide:
 
     def ends_with(self, token_ids: Sequence[int]) -> bool:
         """Whether the text may end after these tokens; see `Guide`."""
+        if self.is_thinking and not self._num_ended:
+            thought = itertools.takewhile(lambda token: token != self._end[0], token_ids)
+            token_ids = token_ids[len(tuple(thought)) :]
         num_left = len(self._end) - self._num_ended
         if len(token_ids) < num_left or not self.allows(token_ids[:num_left]):
             return False
