@@ -29,7 +29,7 @@ class EngineConfig:
             then the string is closed; 0 is no limit.
         max_string_tokens: length of a JSON string; then it is closed; 0 is no limit.
         max_tries: how often a completion is drawn at most where a check follows the grammar.
-        prompt_repair: take from the prompts of DSPy and instructor what these leave out of the request.
+        prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.

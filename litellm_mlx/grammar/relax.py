@@ -19,6 +19,7 @@ from litellm_mlx.grammar.numbers import is_exact_constant
 
 Liberty = Literal[
     "one_of",
+    "fixed",
     "dead",
     "patterns",
     "overlaps",
@@ -36,7 +37,7 @@ Liberty = Literal[
 _NEW_LIBERTIES: tuple[tuple[Liberty, ...], ...] = (
     (),
     ("one_of",),
-    ("dead", "patterns", "overlaps", "cycles"),
+    ("fixed", "dead", "patterns", "overlaps", "cycles"),
     ("counts", "numbers"),
     ("parts",),
     ("branches", "texts", "depth"),
@@ -77,6 +78,7 @@ _NUMBERS = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     *("minItems", "maxItems", "minLength", "maxLength"),
 )
+_OF_OBJECTS = ("patternProperties", "additionalProperties", "minProperties", "maxProperties")
 _PARTS = ("allOf", "oneOf", "anyOf", "$ref")
 _LEAF_KEYWORDS = frozenset({"type", "enum", "const"})
 
@@ -198,6 +200,12 @@ class _Walk:
         if siblings and isinstance(reference, str) and _is_recursive(reference, self.root):
             self._drop(schema, pointer, siblings, "it is beside a recursive `$ref`")
 
+    def _loosen_fixed(self, schema: dict[str, Any], pointer: str) -> None:
+        """Leave a listed object alone: beside `patternProperties` the engine finds none of them."""
+        if "const" in schema or "enum" in schema:
+            keys = _present(schema, _OF_OBJECTS)
+            self._drop(schema, pointer, keys, "the values are listed, and few enough to check")
+
     def _loosen_dead(self, schema: dict[str, Any], pointer: str) -> None:
         """Leave out a choice of which no branch fits the type; the engine would give up."""
         branches = schema.get("anyOf")
@@ -241,6 +249,7 @@ class _Walk:
 # In the order in which they are taken; the depth is seen to by the walk.
 _LIBERTIES: dict[Liberty, Callable[[_Walk, dict[str, Any], str], None]] = {
     "one_of": _Walk._loosen_one_of,
+    "fixed": _Walk._loosen_fixed,
     "dead": _Walk._loosen_dead,
     "patterns": _Walk._loosen_patterns,
     "overlaps": _Walk._loosen_overlaps,
