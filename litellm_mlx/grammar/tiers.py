@@ -83,6 +83,16 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     return SchemaPlan(found.engine_schema, found.matcher, found.loosened, checker)
 
 
+def whole_check(schema: Schema) -> Check:
+    """Give the check of a whole schema, for values that no grammar of it wrote as one text.
+
+    Raises:
+        ConstraintError: see `plan_schema`.
+    """
+    check_budget(schema)
+    return bounded_check(schema, check_is_json_schema(schema), settle(schema))
+
+
 def _tightest(schema: Schema, vocabulary: Vocabulary) -> SchemaPlan | NotCompiledError:
     """The first plan that compiles; the first step's error where none does."""
     takes_pattern = cache(_takes_pattern)

@@ -18,10 +18,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
-from litellm_mlx.grammar.check import make_check
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Pattern, Repeat
+from litellm_mlx.grammar.tiers import whole_check
 from litellm_mlx.translate.params import RequestParams
 from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
 from litellm_mlx.translate.tool_formats.form import Form, Tool, seq
@@ -288,6 +288,6 @@ def _is_held(tool: Tool, form: Form) -> bool:
 
 def _check(tool: Tool) -> Callable[[str], str | None]:
     try:
-        return make_check(dict(tool.parameters), check_is_json_schema(dict(tool.parameters)))
+        return whole_check(dict(tool.parameters))
     except ConstraintError as error:
         raise ConstraintError(f"tool {tool.name!r}: {error}") from error
