@@ -189,7 +189,8 @@ class Engine(Generic[ModelT]):
         request = running.request
         if guide is None or request.constraint is None:
             return _make_sequence(running, index, loaded, guide)
-        ending = first_ending(self.index(request.constraint), request.constraint)
+        index_of = self.index(request.constraint)
+        ending = first_ending(index_of, request.constraint, limit=request.max_tokens)
         budget = Budget(guide, request.constraint, request.max_tokens, ending)
         strings = StringWatch(StringLimits.of(self._config), loaded.vocabulary)
         return _make_sequence(running, index, loaded, guide, budget, strings)
