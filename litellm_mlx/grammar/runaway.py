@@ -6,7 +6,6 @@ string is one of these and which tokens it may still take; the text around strin
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,8 @@ MAX_PERIOD_BYTES = 512
 # Repetition is looked for after each so many tokens; a look costs about 1 us.
 LOOK_EVERY_TOKENS = 8
 
-_WHITE = re.compile(rb"(?:[ \t\r\n]|\\[ntr])*")
+_WHITE = (b" ", b"\t", b"\r", b"\n")
+_WHITE_ESCAPES = (rb"\t", rb"\r", rb"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,6 @@ class StringWatch:
         self._vocabulary = vocabulary
         self._text = b""  # the end of the string so far
         self._num_tokens = 0
-        self._num_white = 0
         self._is_repeating = False
 
     def add(self, token: bytes, place: JsonPlace | None) -> None:
@@ -64,7 +63,6 @@ class StringWatch:
             self._start()
             return
         self._num_tokens += 1
-        self._num_white = self._whitespace_after(token)
         self._text = (self._text + token)[-(MIN_REPEATS + 1) * MAX_PERIOD_BYTES :]
         if self._num_tokens % LOOK_EVERY_TOKENS == 0:
             self._is_repeating = self._repeats()
@@ -76,7 +74,7 @@ class StringWatch:
         limit = self._limits.max_string_tokens
         if self._is_repeating or 0 < limit <= self._num_tokens:
             keep_closing(row, self._vocabulary)
-        elif 0 < self._limits.max_whitespace_run <= self._num_white:
+        elif self._has_whitespace_run():
             others = row & ~self._vocabulary.derived("white_tokens", _white_tokens)
             if others.any():
                 row[:] = others
@@ -84,14 +82,19 @@ class StringWatch:
     def _start(self) -> None:
         self._text = b""
         self._num_tokens = 0
-        self._num_white = 0
         self._is_repeating = False
 
-    def _whitespace_after(self, token: bytes) -> int:
-        """Characters of whitespace at the end of the text with this token; an escape is one."""
-        if _WHITE.fullmatch(token):
-            return self._num_white + len(token) - token.count(b"\\")
-        return len(token) - len(token.rstrip(b" "))
+    def _has_whitespace_run(self) -> bool:
+        """The text ends in as much whitespace as it may have; an escape is one character."""
+        limit, text, end = self._limits.max_whitespace_run, self._text, len(self._text)
+        for _ in range(limit):
+            if text[end - 1 : end] in _WHITE:
+                end -= 1
+            elif text[end - 2 : end] in _WHITE_ESCAPES:
+                end -= 2
+            else:
+                return False
+        return limit > 0
 
     def _repeats(self) -> bool:
         """The text ends in one piece again and again."""
@@ -133,6 +136,6 @@ def _ends_string(token: bytes) -> bool:
 
 def _white_tokens(vocabulary: Vocabulary) -> Bitmask:
     """The tokens that begin with whitespace, or with a backslash, which may begin some."""
-    white = (b" ", b"\t", b"\r", b"\n", b"\\")
+    white = (*_WHITE, b"\\")
     ids = range(vocabulary.tokenizer_vocab_size)
     return vocabulary.bitmask(i for i in ids if vocabulary.token_bytes(i).startswith(white))
