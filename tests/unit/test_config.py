@@ -33,3 +33,11 @@ def test_settings_come_from_the_environment() -> None:
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=rf"(?i){name}.*{value}"):
         EngineConfig.from_env({f"LITELLM_MLX_{name}": value})
+
+
+def test_limits_of_strings_may_be_switched_off_and_others_may_not() -> None:
+    environ = {"LITELLM_MLX_MAX_REPETITION": "0", "LITELLM_MLX_MAX_WHITESPACE_RUN": "9"}
+    config = EngineConfig.from_env(environ)
+    assert (config.max_repetition, config.max_whitespace_run) == (0, 9)
+    with pytest.raises(ValueError, match="max_string_tokens must be positive"):
+        EngineConfig(max_string_tokens=-1)
