@@ -21,7 +21,13 @@ from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from litellm_mlx.config import EngineConfig
-from litellm_mlx.errors import ConstraintError, EngineError, LiteLLMMLXError, RequestError
+from litellm_mlx.errors import (
+    BudgetError,
+    ConstraintError,
+    EngineError,
+    LiteLLMMLXError,
+    RequestError,
+)
 from litellm_mlx.translate.response import (
     AnswerBuilder,
     AnswerFacts,
@@ -134,7 +140,7 @@ class MLXProvider(CustomLLM):
         prepared = build_request(api_call, model, registry.config)
         try:
             tier, events = _submit(engine, prepared, registry.config)
-        except ConstraintError:
+        except (BudgetError, ConstraintError):
             if not prepared.repairs:
                 raise
             # A repair is ours: where it cannot be enforced, the request counts as it was sent.

@@ -76,13 +76,16 @@ def _python(text: str) -> Any:
 
 
 def _arguments_schema(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of the arguments; those with a default, and those of no type, may be left out."""
+    """An object of the arguments; those with a default, and those of no type, may be left out.
+
+    One of no type may be Python's `**kwargs`, which stands for any others.
+    """
     required = [name for name, schema in arguments.items() if schema and "default" not in schema]
     return {
         "type": "object",
         "properties": dict(arguments),
         "required": required,
-        "additionalProperties": False,
+        "additionalProperties": {} in arguments.values(),
     }
 
 

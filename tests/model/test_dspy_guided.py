@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel
 
 import litellm_mlx  # noqa: F401  # registers mlx/
@@ -252,9 +253,21 @@ def test_a_response_says_that_it_was_repaired_and_a_setting_turns_it_off(
         with dspy.context(lm=own, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
             try:
                 dspy.Predict("question -> sure: bool")(question="Is it?")
-            except dspy.utils.exceptions.AdapterParseError:
+            except AdapterParseError:
                 assert options
         message = own.history[-1]["response"].choices[0].message
         repairs.append((message.provider_specific_fields or {}).get("repairs"))
     assert repairs[0] == ["chat fields"]
     assert not repairs[1]
+
+
+def test_a_budget_too_small_for_a_repaired_format_leaves_the_request_as_sent(
+    tiny_lm: dspy.LM,
+) -> None:
+    own = tiny_lm.copy(max_tokens=5)
+    adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)
+    with dspy.context(lm=own, adapter=adapter), pytest.raises(AdapterParseError):
+        dspy.Predict("question -> sure: bool")(question="Is it?")
+    (choice,) = own.history[0]["response"].choices
+    assert choice.finish_reason == "length"
+    assert not (choice.message.provider_specific_fields or {}).get("repairs")

@@ -275,6 +275,20 @@ def test_a_step_that_only_looks_like_react_has_its_schema() -> None:
     assert parts[3] == OneOf((Text("search"), Text("finish")))
 
 
+def test_a_tool_that_takes_any_arguments_is_left_open() -> None:
+    def search(query: str, **options: Any) -> str:
+        """Search."""
+        return query
+
+    step = dspy.ReAct("question -> answer", tools=[search]).react.signature
+    calls = parts_of(chat(step))[3]
+    assert isinstance(calls, OneOf)
+    schemas = [json.loads(part.parts[1].source) for part in calls.options]  # type: ignore[union-attr]  # pairs of a name and its arguments
+    assert takes(schemas[0], {"query": "x", "limit": 3})
+    assert not takes(schemas[0], {"limit": 3})
+    assert not takes(schemas[1], {"limit": 3})
+
+
 def test_a_field_that_dspy_took_out_of_its_prompt_leaves_the_schema() -> None:
     whole = dspy.Signature("q -> a: int").append("why", dspy.OutputField(), dspy.Reasoning)
     found = repaired_format(prompt(JSON, whole.delete("why")), sent(whole))
