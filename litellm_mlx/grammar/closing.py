@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Path = tuple[int, ...]
 
 NO_LIMIT = 2**31
-# A point takes about 40 us. Over 400 dev schemas and two vocabularies the median ending takes 20
-# points, the longest 600; the rest of the bound is for schemas that are worse.
+# Over 998 dev schemas, from their beginning, the median ending took 5 points, the 99th percentile
+# 72, the hardest 737, at 0.2 ms a point (2 cores of an AMD EPYC, 2026-11-21).
 MAX_POINTS = 4_000
 MAX_SEARCH_S = 0.25
 MAX_POINTS_TO_SHORTEN = 200

@@ -20,8 +20,8 @@ from litellm_mlx.types import Constraint
 if TYPE_CHECKING:
     from litellm_mlx.grammar.vocabulary import Vocabulary
 
-# Each is offered to the guide, 1 us apiece; 1,000 dev schemas have 37 at the median of those
-# that have any.
+# Each is offered to the guide at about 1 us. Of 998 dev schemas 196 have any, 19 at the median and
+# 178 at most.
 MAX_TAILS = 400
 MAX_REQUIRED = 2_000
 
