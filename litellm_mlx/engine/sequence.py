@@ -205,15 +205,19 @@ class Sequence:
             if self.request.num_top_logprobs is not None:
                 logprob = TokenLogprob(token_id, self._token_bytes(token_id), 0.0)
             piece = _join(piece, self._append(token_id, logprob))
-        return self._finish_cut(piece)
+        return self._finish_cut(piece, closed_by_budget=True)
 
-    def _finish_cut(self, piece: TextPiece) -> list[Event]:
-        """End by the token budget; a constrained text must be complete then."""
+    def _finish_cut(self, piece: TextPiece, *, closed_by_budget: bool = False) -> list[Event]:
+        """End by the token budget; a constrained text must be complete then.
+
+        Where the engine did not close it, it may still have been cut: free text, for one, may end
+        anywhere.
+        """
         is_constrained = self._budget is not None
         if is_constrained and self.guide is not None and not self.guide.is_accepting:
             raise BudgetError.cut(len(self.token_ids), self.request.max_tokens)
         tail = self._decoder.finish(is_complete=is_constrained)
-        return self._finish("length", _join(piece, tail), closed_by_budget=is_constrained)
+        return self._finish("length", _join(piece, tail), closed_by_budget=closed_by_budget)
 
     def _decode(self, token_id: int) -> TextPiece:
         """The text that a token adds; the end of a thinking block adds none."""
