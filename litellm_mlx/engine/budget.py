@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NEAR_TOKENS = 128
 NEAR_ENDINGS = 4
 LOOK_EVERY_TOKENS = 32
-# On the engine's thread, where other rows wait: about 10 ms, and less where the known ending fits
+# On the engine's thread other rows wait: 20 ms at most, and less where the known ending fits
 # so closely that another is hardly shorter.
 MAX_POINTS = 500
 MAX_SEARCH_S = 0.02
