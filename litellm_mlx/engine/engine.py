@@ -192,7 +192,8 @@ class Engine(Generic[ModelT]):
         index_of = self.index(request.constraint)
         ending = first_ending(index_of, request.constraint, limit=request.max_tokens)
         budget = Budget(guide, request.constraint, request.max_tokens, ending)
-        strings = StringWatch(StringLimits.of(self._config), loaded.vocabulary)
+        limits = StringLimits.of(self._config)
+        strings = StringWatch(limits, request.constraint, loaded.vocabulary)
         return _make_sequence(running, index, loaded, guide, budget, strings)
 
     def _accept(self, running: RunningRequest) -> None:

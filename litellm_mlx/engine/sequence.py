@@ -141,7 +141,7 @@ class Sequence:
         assert self.guide is not None
         self.guide.fill_bitmask(row)
         if self._strings is not None:
-            self._strings.narrow(row)
+            self._strings.narrow(row, self.guide)
         if self._budget is not None and self._budget.is_tight(self._num_left):
             place = self.guide.json_place
             if place is not None and place.is_in_string:
@@ -184,7 +184,7 @@ class Sequence:
                 return False
         self.guide.advance(token_id)
         if self._strings is not None:
-            self._strings.add(self._token_bytes(token_id), self.guide.json_place)
+            self._strings.add(token_id, self.guide.json_place)
         return True
 
     def _append(self, token_id: int, logprob: TokenLogprob | None) -> TextPiece:

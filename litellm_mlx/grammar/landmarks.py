@@ -67,6 +67,12 @@ class Landmarks:
             self._in_tokens[key] = tuple(_in_tokens(text, vocabulary) for text in self.tails)
         return self._in_tokens[key]
 
+    def ways_out_in_tokens(self, vocabulary: Vocabulary) -> tuple[tuple[int, ...], ...]:
+        """The tails that free text cannot hold, as the tokenizer writes them."""
+        ends = self._ends_of_free_text
+        num = sum(any(end in text for end in ends) for text in self.tails)
+        return self.tails_in_tokens(vocabulary)[:num]  # they come first
+
     @cached_property
     def tails(self) -> tuple[str, ...]:
         """Texts after which a part is complete: literals, and ends of examples.

@@ -1,7 +1,8 @@
-"""Strings that do not stop: endless whitespace, endless repetition, or simply too long.
+"""Text that does not stop: endless whitespace, endless repetition, or a string that is too long.
 
-A small model at temperature 0 may fill a JSON string until the token budget is gone. Owns when a
-string is one of these and which tokens it may still take; the text around strings is the guide's.
+A small model at temperature 0 may fill a JSON string, or the free text of a structure, until the
+token budget is gone. Owns when a text is one of these and which tokens it may still take; all other
+text is the guide's.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from litellm_mlx.grammar.landmarks import landmarks_of
 from litellm_mlx.grammar.number_limit import State, advance
 
 if TYPE_CHECKING:
     import numpy as np
 
     from litellm_mlx.config import EngineConfig
-    from litellm_mlx.grammar.guide import JsonPlace
+    from litellm_mlx.grammar.guide import Guide, JsonPlace
     from litellm_mlx.grammar.vocabulary import Vocabulary
+    from litellm_mlx.types import Constraint
 
     Bitmask = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -34,7 +37,10 @@ _WHITE_ESCAPES = (rb"\t", rb"\r", rb"\n")
 
 @dataclass(frozen=True, slots=True)
 class StringLimits:
-    """What a JSON string may do; 0 is without limit. See `EngineConfig` for the defaults."""
+    """What a text may do; 0 is without limit. See `EngineConfig` for the defaults.
+
+    `max_string_tokens` is of JSON strings only.
+    """
 
     max_whitespace_run: int = 0
     max_repetition: int = 0
@@ -47,41 +53,71 @@ class StringLimits:
 
 
 class StringWatch:
-    """Follows the strings of one JSON text, token by token."""
+    """Follows the strings and the free texts of one completion, token by token.
 
-    def __init__(self, limits: StringLimits, vocabulary: Vocabulary) -> None:
-        """Start outside a string."""
+    Args:
+        limits: what they may do.
+        constraint: of the completion.
+        vocabulary: of the model.
+    """
+
+    def __init__(
+        self, limits: StringLimits, constraint: Constraint, vocabulary: Vocabulary
+    ) -> None:
         self._limits = limits
+        self._constraint = constraint
         self._vocabulary = vocabulary
         self._text = b""  # the end of the string so far
         self._num_tokens = 0
+        self._is_free = False
         self._is_repeating = False
+        self._way_out: tuple[int, ...] = ()
 
-    def add(self, token: bytes, place: JsonPlace | None) -> None:
-        """Take the next token; `place` is where the text is after it."""
-        if place is None or not place.is_in_string:
-            self._start()
+    def add(self, token_id: int, place: JsonPlace | None) -> None:
+        """Take the next token; `place` is where the text is after it, `None` outside of JSON."""
+        self._way_out = self._way_out[1:] if self._way_out[:1] == (token_id,) else ()
+        is_free = place is None
+        if is_free != self._is_free or (place is not None and not place.is_in_string):
+            self._start(is_free=is_free)
             return
+        token = self._vocabulary.token_bytes(token_id)
         self._num_tokens += 1
         self._text = (self._text + token)[-(MIN_REPEATS + 1) * MAX_PERIOD_BYTES :]
         if self._num_tokens % LOOK_EVERY_TOKENS == 0:
             self._is_repeating = self._repeats()
 
-    def narrow(self, row: Bitmask) -> None:
-        """Clear the tokens with which the string would run on, unless the grammar wants them."""
+    def narrow(self, row: Bitmask, guide: Guide) -> None:
+        """Clear the tokens with which the text would run on, unless the grammar wants them."""
+        if self._way_out:
+            row[:] = self._vocabulary.bitmask(self._way_out[:1])
+            return
         if self._num_tokens == 0:
             return
         limit = self._limits.max_string_tokens
-        if self._is_repeating or 0 < limit <= self._num_tokens:
+        if self._is_repeating and self._is_free:
+            self._leave(row, guide)
+        elif self._is_repeating or (0 < limit <= self._num_tokens and not self._is_free):
             keep_closing(row, self._vocabulary)
         elif self._has_whitespace_run():
             others = row & ~self._vocabulary.derived("white_tokens", _white_tokens)
             if others.any():
                 row[:] = others
 
-    def _start(self) -> None:
+    def _leave(self, row: Bitmask, guide: Guide) -> None:
+        """End a free text: stop where the whole may end, else write what must follow it."""
+        stops = row & self._vocabulary.bitmask(self._vocabulary.stop_token_ids)
+        if guide.is_accepting and stops.any():
+            row[:] = stops
+            return
+        ways = landmarks_of(self._constraint).ways_out_in_tokens(self._vocabulary)
+        self._way_out = next((tokens for tokens in ways if tokens and guide.allows(tokens)), ())
+        if self._way_out:
+            row[:] = self._vocabulary.bitmask(self._way_out[:1])
+
+    def _start(self, *, is_free: bool) -> None:
         self._text = b""
         self._num_tokens = 0
+        self._is_free = is_free
         self._is_repeating = False
 
     def _has_whitespace_run(self) -> bool:

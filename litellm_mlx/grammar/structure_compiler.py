@@ -60,7 +60,6 @@ class StructureIndex:
     never: Bitmask | None
     compile_s: float
     kind: ConstraintKind = "structure"
-    min_tokens: int | None = None
 
     @property
     def tier(self) -> Tier:

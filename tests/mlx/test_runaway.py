@@ -14,6 +14,15 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.grammar.compiler import compile_constraint
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.grammar.runaway import StringLimits, StringWatch
+from litellm_mlx.grammar.structure import (
+    FreeText,
+    Repeat,
+    Seq,
+    Text,
+    json_part,
+    structure_constraint,
+)
+from litellm_mlx.types import Constraint
 from tests.grammar_sampling import byte_ids, small_vocabulary
 
 VOCABULARY = small_vocabulary()
@@ -21,21 +30,27 @@ DEFAULTS = StringLimits.of(EngineConfig())
 ANY_STRING = {"type": "string"}
 
 
-def allowed_after(text: str, limits: StringLimits = DEFAULTS, schema: Any = ANY_STRING) -> set[str]:
-    """The texts of the tokens that a watched guide allows after the beginning of a JSON text."""
-    index = compile_constraint(json_schema_constraint(schema), VOCABULARY)
-    guide, watch = index.guide(), StringWatch(limits, VOCABULARY)
+def watched(text: str, constraint: Constraint, limits: StringLimits = DEFAULTS) -> set[int]:
+    """The tokens that a watched guide allows after the beginning of a text."""
+    index = compile_constraint(constraint, VOCABULARY)
+    guide, watch = index.guide(), StringWatch(limits, constraint, VOCABULARY)
     row = np.zeros(VOCABULARY.num_bitmask_words, dtype=np.int32)
     for token in byte_ids(VOCABULARY, text):
         guide.fill_bitmask(row)
-        watch.narrow(row)
+        watch.narrow(row, guide)
         assert row[token >> 5] >> (token & 31) & 1, "the text itself ran into a limit"
         guide.advance(token)
-        watch.add(VOCABULARY.token_bytes(token), guide.json_place)
+        watch.add(token, guide.json_place)
     guide.fill_bitmask(row)
-    watch.narrow(row)
+    watch.narrow(row, guide)
     bits = np.unpackbits(row.view(np.uint8), bitorder="little")
-    return {VOCABULARY.token_bytes(int(i)).decode(errors="replace") for i in np.flatnonzero(bits)}
+    return set(np.flatnonzero(bits).tolist())
+
+
+def allowed_after(text: str, limits: StringLimits = DEFAULTS, schema: Any = ANY_STRING) -> set[str]:
+    """The texts of the tokens that are allowed after the beginning of a JSON text."""
+    ids = watched(text, json_schema_constraint(schema), limits)
+    return {VOCABULARY.token_bytes(i).decode(errors="replace") for i in ids}
 
 
 def runs_away(text: str, limits: StringLimits = DEFAULTS) -> bool:
@@ -121,3 +136,48 @@ def test_nothing_is_watched_outside_strings() -> None:
     schema = {"type": "array", "items": {"type": "integer"}}
     allowed = allowed_after("[" + "1, " * 300, schema=schema)
     assert "1" in allowed
+
+
+FIELDS = structure_constraint(
+    Seq(
+        (
+            Text("[[ a ]]\n"),
+            FreeText(("[[",)),
+            Text("\n[[ b ]]\n"),
+            json_part({"type": "boolean"}),
+        )
+    )
+)
+CALL_AT_WILL = structure_constraint(
+    Seq((FreeText(("<call>",)), Repeat(Seq((Text("<call>"), json_part({}))), 0, 1)))
+)
+
+
+def repeated_to_the_limit(before: str, constraint: Constraint) -> str:
+    """The text up to where its repetition is noticed, which is looked for now and then."""
+    text = before + "no " * 99
+    for end in range(len(before) + 250, len(text)):
+        if len(watched(text[:end], constraint)) < len(VOCABULARY.stop_token_ids) + 1:
+            return text[:end]
+    raise AssertionError("repetition was never noticed")
+
+
+def test_free_text_that_repeats_itself_goes_on_to_what_must_follow() -> None:
+    repeated = repeated_to_the_limit("[[ a ]]\n", FIELDS)
+    way_out = "\n[[ b ]]\n"
+    for length in range(len(way_out)):
+        (token,) = watched(repeated + way_out[:length], FIELDS)
+        assert way_out[length:].encode().startswith(VOCABULARY.token_bytes(token))
+    texts = {VOCABULARY.token_bytes(i) for i in watched(repeated + way_out, FIELDS)}
+    assert {b"t", b"f"} <= texts
+
+
+def test_free_text_that_repeats_itself_stops_where_it_may() -> None:
+    repeated = repeated_to_the_limit("", CALL_AT_WILL)
+    assert watched(repeated, CALL_AT_WILL) == set(VOCABULARY.stop_token_ids)
+    assert len(watched("no " * 9, CALL_AT_WILL)) > 100
+
+
+def test_free_text_may_be_long_and_have_tables() -> None:
+    text = "".join(f"| {n} | {n * n} | of {n} |\n" for n in range(200))
+    assert len(watched("[[ a ]]\n" + text, FIELDS)) > 100
