@@ -158,8 +158,8 @@ class Usage:
 class Finished:
     """Completion `index` has ended.
 
-    `closed_by_budget` says that the token budget ended a constrained text, which is complete all
-    the same: the engine chose its last tokens if it had to. The reason is "length" then.
+    `closed_by_budget` says that the engine chose the last tokens of a constrained text, so that it
+    was complete before the token budget ran out. The reason is "length" then.
     """
 
     index: int
