@@ -54,7 +54,17 @@ _HTTP_URL_MAX_LENGTH = 2083
 
 def map_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dict[str, Any]:
     """Copy a schema with `change` applied to its direct subschemas; data in it stays as it is."""
-    return map_with_paths(schema, lambda sub, _path: change(sub))
+    mapped = dict(schema)
+    # Every schema is walked several times before its first mask: most keywords hold no schemas.
+    for key in schema.keys() & _HOLDERS:
+        value = schema[key]
+        if key in _NAMED and isinstance(value, dict):
+            mapped[key] = {n: change(v) if _is_schema(v) else v for n, v in value.items()}
+        elif key in _LIST and isinstance(value, list):
+            mapped[key] = [change(item) if _is_schema(item) else item for item in value]
+        elif isinstance(value, dict) or (isinstance(value, bool) and key in _ONE):
+            mapped[key] = change(value)
+    return mapped
 
 
 def map_with_paths(

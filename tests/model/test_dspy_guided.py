@@ -160,13 +160,26 @@ def test_fifty_react_steps_on_random_weights(
     assert_steps(react_steps(tiny_lm, adapter, 150))
 
 
+# A model of this size needs to be shown that an answer is wanted.
+DEMOS: dict[str, Any] = {
+    "dict": {"facts": {"Eve": 40}},
+    "list of dict": {"facts": [{"name": "Eve", "age": 40}]},
+    "dict of int": {"ages": {"Eve": 40}},
+    "model with a dict": {"stock": Stock(shop="Bo", counts={"figs": 2})},
+}
+
+
 def filled(lm: dspy.LM, name: str, adapter: dspy.Adapter, tries: int) -> list[Any]:
     """Values of the dict fields, which DSPy's own schemas only let be `{}`."""
     signature, inputs = DICTS[name]
     found = []
     with dspy.context(lm=lm, adapter=adapter):
         for number in range(tries):
-            prediction = dspy.Predict(signature)(**inputs, config={"seed": number})
+            demo = {"text": "Eve is 40. Bo sells 2 figs.", **DEMOS[name]}
+            predict = dspy.Predict(signature)
+            prediction = predict(
+                **inputs, demos=[demo], config={"seed": number, "temperature": 1.0}
+            )
             (value,) = dict(prediction.items()).values()
             found.append(value.counts if isinstance(value, Stock) else value)
     return [value for value in found if value not in ({}, [])]
@@ -178,7 +191,7 @@ def filled(lm: dspy.LM, name: str, adapter: dspy.Adapter, tries: int) -> list[An
 def test_dicts_come_back_filled_on_smollm2(
     smollm2: dspy.LM, name: str, adapter: dspy.Adapter
 ) -> None:
-    assert filled(smollm2.copy(max_tokens=150), name, adapter, 4)
+    assert filled(smollm2.copy(max_tokens=150), name, adapter, 6)
 
 
 @pytest.mark.parametrize("name", DICTS)
