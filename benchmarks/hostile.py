@@ -7,7 +7,8 @@ Method. One stream of free text runs through `litellm.completion`; while it runs
 sends one hostile request, which is served or refused. The stream's token rate, first token to
 last, is divided by the mean of two undisturbed streams, one just before and one just after. The
 longest gap between two tokens is given beside the longest of the undisturbed ones. Every repeat
-sends an input that no cache has seen.
+sends an input that no cache has seen. `ordinary` is no attack: a plain schema, which costs the
+stream what any second request does that is decoded beside it; what is served cannot cost less.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import litellm_mlx
 
 PROMPT = "The following is a long numbered list of facts about the sea.\n\n1."
 WARM_UP_TOKENS = 16
+ANSWER_TOKENS = 24  # room for each input's shortest answer
 FRESH = itertools.count()  # makes every input new to the caches
 
 
@@ -58,6 +60,7 @@ def megabyte() -> dict[str, Any]:
 
 
 HOSTILE: dict[str, Callable[[], dict[str, Any]]] = {
+    "ordinary": lambda: schema({"type": "string", "maxLength": 60}),
     "regex: nested repeats": pattern("^(([a-z])+.)+[A-Z]([a-z])+$"),
     "regex: counted repeats": pattern("^((a{0,100}){0,100}){0,100}$"),
     "regex: look-ahead in the check": pattern("^(?=(a+)+b)(a|b|ab)*$"),
@@ -109,7 +112,7 @@ class Attack:
             litellm.completion(
                 model=model,
                 messages=[{"role": "user", "content": "hi"}],
-                max_tokens=8,
+                max_tokens=ANSWER_TOKENS,
                 timeout=30,
                 **self.options,
             )
@@ -182,7 +185,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     """Measure, print the table, print the JSON line."""
     options: argparse.ArgumentParser = parser(__doc__)
-    add_count(options, "--tokens", 160, "length of the stream")
+    add_count(options, "--tokens", 240, "length of the stream")
     given = options.parse_args()
     name = given.model.removeprefix("mlx/")
     model = f"mlx/{name}"
