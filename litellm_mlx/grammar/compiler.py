@@ -76,7 +76,12 @@ class LLIndex:
     def guide(self) -> Guide:
         """Give a new cursor; about 30 us (2 cores of an AMD EPYC, 2026-11-21)."""
         may_steer = self.kind == "grammar"
-        guide = LLGuide(self.matcher.deep_copy(), self.vocabulary, may_steer=may_steer)
+        guide = LLGuide(
+            self.matcher.deep_copy(),
+            self.vocabulary,
+            may_steer=may_steer,
+            first_mask=None if self.plan is None else self.plan.first_mask,
+        )
         return _limited(guide, self.vocabulary, self.kind)
 
 
@@ -149,7 +154,7 @@ def _text_matcher(constraint: Constraint, vocabulary: Vocabulary) -> LLMatcher:
         grammar = _llguidance_grammar(constraint)
     except ValueError as error:
         raise NotCompiledError(str(error)) from error
-    return with_stack_for(constraint.source, lambda: grammar_matcher(grammar, vocabulary))
+    return with_stack_for(constraint.source, lambda: grammar_matcher(grammar, vocabulary)).matcher
 
 
 def _llguidance_grammar(constraint: Constraint) -> str:

@@ -97,10 +97,23 @@ class LLGuide:
     """Guide over an llguidance matcher, which it owns."""
 
     def __init__(
-        self, matcher: LLMatcher, vocabulary: Vocabulary, *, may_steer: bool = False
+        self,
+        matcher: LLMatcher,
+        vocabulary: Vocabulary,
+        *,
+        may_steer: bool = False,
+        first_mask: bytes | None = None,
     ) -> None:
-        """Start at the beginning of the text; `may_steer` lets added markup tokens through."""
+        """Start at the beginning of the text.
+
+        Args:
+            matcher: there.
+            vocabulary: of the model.
+            may_steer: added markup tokens are let through.
+            first_mask: what the engine said when it was compiled, if that is known.
+        """
         self._matcher = matcher
+        self._first_mask = first_mask
         self._vocabulary = vocabulary
         self._never = None if may_steer else _steering_bitmask(vocabulary)
         self._scratch = _scratch_row(vocabulary)
@@ -131,7 +144,11 @@ class LLGuide:
     def fill_bitmask(self, row: Bitmask) -> None:
         """Write which tokens may come next; see `Guide`."""
         target = row if self._scratch is None else self._scratch
-        self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
+        if self._first_mask is not None:
+            # the engine's own has one word more where the vocabulary fills the last
+            target.data.cast("B")[:] = self._first_mask[: target.nbytes]
+        else:
+            self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
         if self._matcher.is_error():
             raise ConstraintError(
                 "the constraint is too complex for the grammar engine, which gave up while it was "
@@ -146,6 +163,7 @@ class LLGuide:
 
     def advance(self, token_id: int) -> None:
         """Take the token that was sampled; see `Guide`."""
+        self._first_mask = None
         if self._has_stopped or not self._matcher.consume_token(token_id):
             raise _not_allowed(token_id, self._matcher.get_error())
         self._has_stopped = token_id in self._vocabulary.stop_token_ids

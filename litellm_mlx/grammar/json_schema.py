@@ -71,10 +71,11 @@ def map_with_paths(
     schema: dict[str, Any], change: Callable[[Schema, str], Schema]
 ) -> dict[str, Any]:
     """As `map_subschemas`; `change` also gets the JSON pointer from `schema` to the subschema."""
-    return {
-        key: _map_value(key, value, change) if key in _HOLDERS else value
-        for key, value in schema.items()
-    }
+    mapped = dict(schema)
+    for key, value in schema.items():
+        if key in _HOLDERS:
+            mapped[key] = _map_value(key, value, change)
+    return mapped
 
 
 def _map_value(key: str, value: Any, change: Callable[[Schema, str], Schema]) -> Any:

@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -60,7 +60,14 @@ class NotCompiledError(Exception):
         return self.reason.startswith("Unsatisfiable")
 
 
-def schema_matcher(schema: Schema, vocabulary: Vocabulary) -> LLMatcher:
+class Compiled(NamedTuple):
+    """A matcher, and its bitmask at the beginning as the engine gives it: int32, little-endian."""
+
+    matcher: LLMatcher
+    first_mask: bytes
+
+
+def schema_matcher(schema: Schema, vocabulary: Vocabulary) -> Compiled:
     """Compile a narrowed JSON schema. Any thread may call; most of the work drops the GIL.
 
     Raises:
@@ -97,7 +104,7 @@ def _json_grammar(schema_text: str) -> str:
         raise NotCompiledError(str(error)) from error
 
 
-def grammar_matcher(grammar: str, vocabulary: Vocabulary) -> LLMatcher:
+def grammar_matcher(grammar: str, vocabulary: Vocabulary) -> Compiled:
     """Compile what llguidance's `grammar_from_...` functions give.
 
     Raises:
@@ -107,12 +114,12 @@ def grammar_matcher(grammar: str, vocabulary: Vocabulary) -> LLMatcher:
 
     matcher = LLMatcher(vocabulary.ll_tokenizer, grammar, log_level=0)
     problems = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
-    if not problems:
-        matcher.compute_bitmask()  # the first one is the slowest, and copies inherit its work
-        problems = [matcher.get_error()] if matcher.is_error() else []
     if problems:
         raise NotCompiledError("; ".join(problems))
-    return matcher
+    first_mask = matcher.compute_bitmask()  # the slowest one, and copies inherit its work
+    if matcher.is_error():
+        raise NotCompiledError(matcher.get_error())
+    return Compiled(matcher, first_mask)
 
 
 def with_stack_for(source: str, work: Callable[[], T]) -> T:

@@ -20,6 +20,9 @@ MAX_BRANCHES = 1_000  # 2,000: 0.4
 MAX_CONTAINERS = 2_000  # objects and arrays in `enum` and `const`; 6,000: 0.4; 20,000: 4
 MAX_OBJECTS = 10_000  # JSON objects in the whole schema; 20,000: refused by the engine after 0.1
 
+# Characters that a schema needs to be over one of these; 100 patterns are the shortest way.
+MIN_COSTLY_SOURCE = 700
+
 _LISTS = {
     "properties": MAX_PROPERTIES,
     "patternProperties": MAX_PATTERNS,

@@ -134,7 +134,7 @@ def _matcher(lark: str, vocabulary: Vocabulary) -> LLMatcher:
     from llguidance import LLMatcher
 
     grammar = LLMatcher.grammar_from_lark(lark)
-    return with_stack_for(lark, lambda: grammar_matcher(grammar, vocabulary))
+    return with_stack_for(lark, lambda: grammar_matcher(grammar, vocabulary)).matcher
 
 
 def _refused(reason: str) -> ConstraintError:
