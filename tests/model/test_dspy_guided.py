@@ -21,8 +21,8 @@ import litellm_mlx  # noqa: F401  # registers mlx/
 from tests.signatures import CASES
 from tests.tiny_model import make_tiny_model
 
-# A part of them in every run, all of them by LITELLM_MLX_WHOLE_TESTS=1: SmolLM2 alone takes a quarter
-# of an hour for these on 2 cores.
+# A part of them in every run, all of them by LITELLM_MLX_WHOLE_TESTS=1: SmolLM2 alone takes a
+# quarter of an hour for these on 2 cores.
 IS_WHOLE = os.environ.get("LITELLM_MLX_WHOLE_TESTS") == "1"
 NUM_CALLS = 100 if IS_WHOLE else 30
 NUM_STEPS = 50 if IS_WHOLE else 12
@@ -193,7 +193,7 @@ def filled(lm: dspy.LM, name: str, adapter: dspy.Adapter, tries: int) -> list[An
 def test_dicts_come_back_filled_on_smollm2(
     smollm2: dspy.LM, name: str, adapter: dspy.Adapter
 ) -> None:
-    assert filled(smollm2.copy(max_tokens=150), name, adapter, 6)
+    assert filled(smollm2.copy(max_tokens=150), name, adapter, 3)
 
 
 @pytest.mark.parametrize("name", DICTS)
