@@ -183,3 +183,27 @@ def test_dspys_reasoning_is_a_field_where_the_model_does_not_think(tiny: str, ad
     assert "reasoning" in call["response"].choices[0].message.content
     assert isinstance(prediction.reasoning.content, str)
     assert isinstance(prediction.is_so, bool)
+
+
+TOOL = {"type": "function", "function": {"name": "decide", "parameters": SCHEMA}}
+
+
+@pytest.mark.parametrize("options", [{}, {"stream": True}])
+def test_a_call_comes_after_the_thought(switched: str, options: dict[str, Any]) -> None:
+    """In a template with a switch tools alone do not switch thinking off."""
+    asked = {
+        "tools": [TOOL],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "max_tokens": 150,
+        "seed": 2,
+    }
+    response = ask(switched, thinking={"type": "enabled", "budget_tokens": 6}, **asked, **options)
+    if options:
+        response = litellm.stream_chunk_builder(list(response))
+    message = response.choices[0].message
+    (call,) = message.tool_calls
+    jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
+    assert message.reasoning_content
+    assert not message.content
+    assert response.choices[0].finish_reason == "tool_calls"
