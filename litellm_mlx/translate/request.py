@@ -167,8 +167,8 @@ def _check_combination(params: RequestParams, constraint: Constraint | None, cal
         )
     if constraint is not None and params.stop:
         raise UnsupportedParameterError(
-            "stop together with a constraint could cut the JSON in half; leave `stop` out, the "
-            "text ends by itself when the JSON is complete"
+            "stop together with a constraint or tools could cut JSON in half; leave `stop` out, "
+            "the text ends by itself when the JSON is complete"
         )
 
 
