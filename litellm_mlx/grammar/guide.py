@@ -179,7 +179,7 @@ class LLGuide:
 
     def ends_with(self, token_ids: Sequence[int]) -> bool:
         """Whether the text may end after these tokens; see `Guide`. About 4 us for 20 tokens."""
-        if self._has_stopped:
+        if self.is_finished:  # the engine takes no stop token there
             return not token_ids
         tokens = [*token_ids, self._vocabulary.stop_token_ids[0]]  # valid where the text may end
         return self._matcher.validate_tokens(tokens) == len(tokens)
