@@ -122,11 +122,8 @@ class Engine(Generic[ModelT]):
         from litellm_mlx.engine.sequence import RunningRequest
 
         loaded = self.model()
-        guides = self._make_guides(request, loaded)
         running = RunningRequest(request, Channel())
-        running.sequences = [
-            self._make_sequence(running, index, loaded, guide) for index, guide in enumerate(guides)
-        ]
+        running.sequences = self._make_sequences(running, loaded)
         self._accept(running)
         return EventStream(running.channel, request.deadline_s, self._wake)
 
@@ -167,34 +164,29 @@ class Engine(Generic[ModelT]):
         self._is_stopping = True
         self._wake()
 
-    def _make_guides(self, request: GenerationRequest, loaded: ModelT) -> list[Guide | None]:
-        from litellm_mlx.grammar.thinking import ThinkingGuide
-
-        index = None
-        if request.constraint is not None:
-            index = self._indexes.get(request.constraint, loaded.vocabulary)
-        guides = [None if index is None else index.guide() for _ in range(request.n)]
-        if request.thinking is None:
-            return guides
-        return [ThinkingGuide(guide, request.thinking, loaded.vocabulary) for guide in guides]
-
-    def _make_sequence(
-        self, running: RunningRequest, index: int, loaded: ModelT, guide: Guide | None
-    ) -> Sequence:
-        """One completion of a request, before its first token."""
+    def _make_sequences(self, running: RunningRequest, loaded: ModelT) -> list[Sequence]:
+        """The completions of a request, before their first tokens."""
         from litellm_mlx.engine.budget import Budget
         from litellm_mlx.grammar.closing import first_ending
         from litellm_mlx.grammar.runaway import StringLimits, StringWatch
+        from litellm_mlx.grammar.thinking import ThinkingGuide
 
-        request = running.request
-        if guide is None or request.constraint is None:
-            return _make_sequence(running, index, loaded, guide)
-        index_of = self.index(request.constraint)
-        ending = first_ending(index_of, request.constraint, limit=request.max_tokens)
-        budget = Budget(guide, request.constraint, request.max_tokens, ending)
-        limits = StringLimits.of(self._config)
-        strings = StringWatch(limits, request.constraint, loaded.vocabulary)
-        return _make_sequence(running, index, loaded, guide, budget, strings)
+        request, vocabulary = running.request, loaded.vocabulary
+        constraint = request.constraint
+        index = None if constraint is None else self._indexes.get(constraint, vocabulary)
+        made = []
+        for number in range(request.n):
+            guide = None if index is None else index.guide()
+            if request.thinking is not None:
+                guide = ThinkingGuide(guide, request.thinking, vocabulary)
+            budget = strings = None
+            if index is not None and constraint is not None and guide is not None:
+                ending = first_ending(index, constraint, limit=request.max_tokens)
+                budget = Budget(guide, constraint, request.max_tokens, ending)
+                limits = StringLimits.of(self._config)
+                strings = StringWatch(limits, constraint, vocabulary)
+            made.append(_make_sequence(running, number, loaded, guide, budget, strings))
+        return made
 
     def _accept(self, running: RunningRequest) -> None:
         num_new = len(running.sequences)
