@@ -19,7 +19,7 @@ from litellm_mlx.translate.thinking import ThinkingWish, template_kwargs
 Guided = Literal["free", "calls", "all", "channels"]
 
 
-class ChatModel(Protocol):
+class PromptModel(Protocol):
     """What a prompt is made with."""
 
     @property
@@ -29,6 +29,10 @@ class ChatModel(Protocol):
     @property
     def thinking_markers(self) -> tuple[str, str] | None:
         """The texts that open and close a thinking block, where it has one."""
+
+    @property
+    def thinks(self) -> bool:
+        """It writes such blocks; a vocabulary may have the markers for the sake of its kin."""
 
     @property
     def answer_opening(self) -> str:
@@ -52,7 +56,7 @@ class Prompt:
 
 def chat_prompt(
     messages: Sequence[Mapping[str, Any]],
-    model: ChatModel,
+    model: PromptModel,
     template: Mapping[str, Any],
     wish: ThinkingWish,
     guided: Guided,
@@ -74,7 +78,7 @@ def chat_prompt(
         UnsupportedParameterError: thinking is asked of a model that does not.
     """
     markers = model.thinking_markers
-    if markers is None:
+    if markers is None or not model.thinks:
         if wish.is_on:
             raise UnsupportedParameterError(
                 "this model does not think; leave out reasoning_effort and thinking, or set "

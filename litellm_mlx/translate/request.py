@@ -11,7 +11,7 @@ from litellm_mlx.errors import PromptTooLongError, UnsupportedParameterError
 from litellm_mlx.grammar.structure import structure_constraint
 from litellm_mlx.translate.messages import encode_raw
 from litellm_mlx.translate.params import RequestParams, parse_params
-from litellm_mlx.translate.prompt import Guided, Prompt, chat_prompt
+from litellm_mlx.translate.prompt import Guided, Prompt, PromptModel, chat_prompt
 from litellm_mlx.translate.structured import (
     Repaired,
     part_of,
@@ -30,12 +30,8 @@ from litellm_mlx.types import (
 )
 
 
-class ChatModel(Protocol):
+class ChatModel(PromptModel, Protocol):
     """What a request is checked against; the loader's `LoadedModel` has it."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """mlx-lm's tokenizer wrapper."""
 
     @property
     def context_tokens(self) -> int:
@@ -48,14 +44,6 @@ class ChatModel(Protocol):
     @property
     def sampling(self) -> SamplingDefaults:
         """The model's own generation config."""
-
-    @property
-    def thinking_markers(self) -> tuple[str, str] | None:
-        """The texts that open and close a thinking block, where it has one."""
-
-    @property
-    def answer_opening(self) -> str:
-        """What the model itself writes before an answer without thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +105,10 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         constraint = structure_constraint(tools.root)
         guided = "calls" if tools.may_begin_with_text else "all"
     _check_combination(params, constraint, call)
-    prompt = _prompt(call, model, params, guided, tools)
+    wish = wish_of(params)
+    if call.drops_unsupported and not model.thinks:
+        wish = ThinkingWish()
+    prompt = _prompt(call, model, params, wish, guided, tools)
     _check_ids(params, model)
     max_tokens = _max_tokens(params, len(prompt.token_ids), model, config)
     generation = GenerationRequest(
@@ -131,7 +122,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         constraint=constraint,
         deadline_s=call.deadline_s,
         opens_reasoning=prompt.opens_reasoning,
-        thinking=_thinking(prompt, params, constraint, max_tokens),
+        thinking=_thinking(prompt, wish, constraint, max_tokens),
     )
     return PreparedRequest(
         generation,
@@ -181,13 +172,15 @@ def _check_ids(params: RequestParams, model: ChatModel) -> None:
 
 
 def _prompt(
-    call: Call, model: ChatModel, params: RequestParams, guided: Guided, tools: ToolPlan | None
+    call: Call,
+    model: ChatModel,
+    params: RequestParams,
+    wish: ThinkingWish,
+    guided: Guided,
+    tools: ToolPlan | None,
 ) -> Prompt:
     if call.is_raw:
         return Prompt(encode_raw(model.tokenizer, call.messages))
-    wish = wish_of(params)
-    if call.drops_unsupported and model.thinking_markers is None:
-        wish = ThinkingWish()
     shown = () if tools is None else tools.template_tools
     if tools is not None and tools.form.thought is not None:
         guided = "channels"
@@ -195,12 +188,12 @@ def _prompt(
 
 
 def _thinking(
-    prompt: Prompt, params: RequestParams, constraint: Constraint | None, max_tokens: int
+    prompt: Prompt, wish: ThinkingWish, constraint: Constraint | None, max_tokens: int
 ) -> Thinking | None:
     """How the block at the prompt's end is ended, where that is for the engine to do."""
     if not prompt.end_token_ids:
         return None
-    budget_tokens = wish_of(params).budget_tokens
+    budget_tokens = wish.budget_tokens
     if constraint is not None:  # the answer must have its half, or only its shortest form fits
         budget_tokens = min(budget_tokens or max_tokens, max_tokens // 2)
     return Thinking(prompt.end_token_ids, budget_tokens)
