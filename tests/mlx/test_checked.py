@@ -32,7 +32,14 @@ NEVER = schema_format({"enum": ["a"]})
 COIN = schema_format({"type": "boolean"})
 PLAIN = {
     "type": "json_schema",
-    "json_schema": {"schema": {"type": "object", "properties": {"ok": {"type": "boolean"}}}},
+    "json_schema": {
+        "schema": {
+            "type": "object",
+            "properties": {"ok": {"type": "boolean"}},
+            "required": ["ok"],
+            "additionalProperties": False,
+        }
+    },
 }
 
 

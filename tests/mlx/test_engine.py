@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -22,9 +23,10 @@ from litellm_mlx.errors import (
     OverloadedError,
     RequestTimeoutError,
 )
+from litellm_mlx.grammar.guide import LLGuide
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
-from litellm_mlx.types import Delta, Done, GenerationRequest, SamplingParams
+from litellm_mlx.types import Constraint, Delta, Done, GenerationRequest, SamplingParams
 
 PROMPT = tuple(range(20, 60))
 
@@ -193,21 +195,16 @@ class BreaksAfter:
         return getattr(self._model, name)
 
 
-class GivesUp:
-    """A guide whose grammar engine meets its limit after some tokens."""
+def gives_up_after(num_masks: int) -> Callable[..., None]:
+    """What fills a bitmask until the grammar engine meets a limit."""
+    fill, calls = LLGuide.fill_bitmask, itertools.count()
 
-    is_accepting = is_finished = False
-
-    def __init__(self, num_tokens: int) -> None:
-        self._num_left = num_tokens
-
-    def fill_bitmask(self, row: Any) -> None:
-        if self._num_left == 0:
+    def fill_or_give_up(guide: LLGuide, row: Any) -> None:
+        if next(calls) == num_masks:
             raise ConstraintError("too complex")
-        row[:] = -1
+        fill(guide, row)
 
-    def advance(self, token_id: int) -> None:
-        self._num_left -= 1
+    return fill_or_give_up
 
 
 def test_a_guide_that_gives_up_fails_its_own_request_only(
@@ -216,10 +213,10 @@ def test_a_guide_that_gives_up_fails_its_own_request_only(
     alone = texts(engine.submit(request(60)))
     neighbour = engine.submit(request(60))
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_make_guides", lambda *_: [GivesUp(5)])
-        giving_up = engine.submit(endless())
-    with pytest.raises(ConstraintError, match="too complex"):
-        texts(giving_up)
+        patched.setattr(LLGuide, "fill_bitmask", gives_up_after(5))
+        giving_up = engine.submit(endless(constraint=Constraint("regex", "[a-z]{1,900}")))
+        with pytest.raises(ConstraintError, match="too complex"):
+            texts(giving_up)
     assert texts(neighbour) == alone
     assert engine.is_alive
     assert wait_until(lambda: engine.stats().num_live == 0)
