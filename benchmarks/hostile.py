@@ -5,8 +5,8 @@ Prints: a table of hostile inputs, and one JSON object as its last line.
 
 Method. One stream of free text runs through `litellm.completion`; while it runs, another thread
 sends one hostile request, which is served or refused. The stream's token rate, first token to
-last, is divided by the mean of two undisturbed streams, one just before and one just after. The
-longest gap between two tokens is given beside the longest of the undisturbed ones. Every repeat
+last, is divided by the mean of two undisturbed streams, one just before and one just after (which
+is the one before the next input). The longest gap between two tokens is given beside the longest of the undisturbed ones. Every repeat
 sends an input that no cache has seen. `ordinary` is no attack: a plain schema, which costs the
 stream what any second request does that is decoded beside it; what is served cannot cost less.
 """
@@ -148,19 +148,21 @@ def disturbed(model: str, num_tokens: int, attack: Attack) -> Stream:
     return Stream(times)
 
 
-def measure(model: str, num_tokens: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """One attack between two undisturbed streams."""
-    before = undisturbed(model, num_tokens)
+def measure(
+    model: str, num_tokens: int, make: Callable[[], dict[str, Any]], before: Stream
+) -> tuple[dict[str, Any], Stream]:
+    """One attack between two undisturbed streams; its figures, and the second of the streams."""
     attack = Attack(make())
     under = disturbed(model, num_tokens, attack)
     after = undisturbed(model, num_tokens)
-    return {
+    figures = {
         "outcome": attack.outcome,
         "took_s": attack.took_s,
         "ratio": under.tokens_per_s / ((before.tokens_per_s + after.tokens_per_s) / 2),
         "gap_ms": under.longest_gap_ms,
         "usual_gap_ms": max(before.longest_gap_ms, after.longest_gap_ms),
     }
+    return figures, after
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -192,8 +194,12 @@ def main() -> None:
     litellm_mlx.load(name)
     undisturbed(model, WARM_UP_TOKENS)
     results = {}
+    latest = undisturbed(model, given.tokens)
     for kind, make in HOSTILE.items():
-        runs = [measure(model, given.tokens, make) for _ in range(given.repeats)]
+        runs = []
+        for _ in range(given.repeats):
+            figures, latest = measure(model, given.tokens, make, latest)
+            runs.append(figures)
         results[kind] = summary(runs)
         say(f"{kind}: {results[kind]['ratio']} {results[kind]['outcome']}", quiet=given.json)
     if not given.json:

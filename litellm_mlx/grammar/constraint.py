@@ -23,6 +23,10 @@ MAX_SOURCE_BYTES = 1_000_000
 ENGINE_OPTIONS = "x-guidance"
 _SAY_NOTHING = ANNOTATIONS | {ENGINE_OPTIONS}
 
+# Tuples: a test against a union takes twice as long, and every value of every schema is tested.
+_SCALARS = (str, bool, int)
+_ARRAYS = (list, tuple)
+
 
 def json_schema_constraint(
     schema: Mapping[str, Any] | bool, backend: Backend = "llguidance"
@@ -116,24 +120,20 @@ def _plain_json(value: object, depth: int = 0) -> Any:
         raise ConstraintError(
             f"the schema is nested deeper than {MAX_NESTING} levels; use $defs and $ref"
         )
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, _SCALARS):
         return value
-    if isinstance(value, dict | Mapping):
-        if not all(map(_is_text, value)):
-            odd = next(key for key in value if not _is_text(key))
-            raise ConstraintError(f"a JSON schema has text as keys, not {odd!r:.40}")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConstraintError(f"a JSON schema has text as keys, not {key!r:.40}")
         return {key: _plain_json(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, _ARRAYS):
         return [_plain_json(item, depth + 1) for item in value]
     if isinstance(value, float):
         if value - value != 0:
             raise ConstraintError(f"JSON has no number {value}")
         return value
     raise ConstraintError(f"a JSON schema holds JSON values, not {type(value).__name__}")
-
-
-def _is_text(key: object) -> bool:
-    return isinstance(key, str)
 
 
 def _canonical(schema: Schema) -> Schema:

@@ -14,6 +14,7 @@ from litellm_mlx.grammar.formats import FORMATS
 from litellm_mlx.grammar.numbers import narrow_bounds
 
 Schema = dict[str, Any] | bool
+_SCHEMA_TYPES = (dict, bool)  # a test against the union takes twice as long
 
 _ONE = frozenset(
     "additionalItems additionalProperties contains contentSchema else if items not propertyNames "
@@ -100,7 +101,7 @@ def escaped(name: str) -> str:
 
 
 def _is_schema(value: object) -> bool:
-    return isinstance(value, dict | bool)
+    return isinstance(value, _SCHEMA_TYPES)
 
 
 def narrow_schema(schema: Schema) -> Schema:
