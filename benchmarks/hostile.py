@@ -5,10 +5,11 @@ Prints: a table of hostile inputs, and one JSON object as its last line.
 
 Method. One stream of free text runs through `litellm.completion`; while it runs, another thread
 sends one hostile request, which is served or refused. The stream's token rate, first token to
-last, is divided by the mean of two undisturbed streams, one just before and one just after (which
-is the one before the next input). The longest gap between two tokens is given beside the longest of the undisturbed ones. Every repeat
-sends an input that no cache has seen. `ordinary` is no attack: a plain schema, which costs the
-stream what any second request does that is decoded beside it; what is served cannot cost less.
+last, is divided by the mean of two undisturbed streams: the one just before and the one just
+after, which is also the one before the next input. The longest gap between two tokens is given
+beside the longest of the undisturbed ones. Every repeat sends an input that no cache has seen.
+`ordinary` is no attack: a plain schema, which costs the stream what any second request does that
+is decoded beside it; what is served cannot cost less.
 """
 
 from __future__ import annotations
