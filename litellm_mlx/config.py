@@ -29,6 +29,7 @@ class EngineConfig:
             then the string is closed; 0 is no limit.
         max_string_tokens: length of a JSON string; then it is closed; 0 is no limit.
         max_tries: how often a completion is drawn at most where a check follows the grammar.
+        fast_forward: take tokens that the grammar forces without asking the model.
         prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
@@ -47,6 +48,7 @@ class EngineConfig:
     max_repetition: int = 256
     max_string_tokens: int = 0
     max_tries: int = 6
+    fast_forward: bool = True
     prompt_repair: bool = True
     backend: Backend = "llguidance"
     expand_weights: bool = True

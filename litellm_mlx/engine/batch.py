@@ -12,116 +12,140 @@ from typing import Any
 import mlx.core as mx
 
 from litellm_mlx.engine.sequence import RunningRequest, Sequence
-from litellm_mlx.kvcache.layers import (
-    LayerCache,
-    extend_caches,
-    new_caches,
-    num_bytes,
-    select_rows,
-)
+from litellm_mlx.kvcache.layers import BatchCache
+
+# Of one row's forced tokens; more wait for the next pass.
+MAX_TOKENS_PER_PASS = 64
 
 
 class PrefillBatch:
-    """Prompts on their way through the model, in steps of a bounded number of tokens per row."""
+    """Prompts on their way through the model, in steps of a bounded number of tokens."""
 
-    def __init__(self, model: Any, step_tokens: int) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._step_tokens = step_tokens
-        self._caches: list[LayerCache] = []
+        self._cache: BatchCache | None = None
         self.rows: list[RunningRequest] = []
 
     def add(self, rows: list[RunningRequest]) -> None:
         """Append new rows."""
-        self._caches = extend_caches(self._caches, new_caches(self._model, len(rows)))
+        new = BatchCache.new(self._model, len(rows))
+        if self._cache is None:
+            self._cache = new
+        else:
+            self._cache.extend(new)
         self.rows.extend(rows)
 
-    def step(self) -> None:
-        """Run each row's next tokens through the model; its last token is left to decoding."""
-        chunks = [self._next_chunk(row) for row in self.rows]
-        lengths = [len(chunk) for chunk in chunks]
-        width = max(lengths)
-        if width == 0:
-            return
-        padding = [width - length for length in lengths]
-        if any(padding):
-            for cache in self._caches:
-                cache.prepare(lengths=lengths, right_padding=padding)
-        tokens = mx.array([chunk + [0] * pad for chunk, pad in zip(chunks, padding, strict=True)])
-        self._model(tokens, cache=self._caches)  # (B, width)
-        if any(padding):
-            for cache in self._caches:
-                cache.finalize()
-        mx.eval([cache.state for cache in self._caches])
-        for row, length in zip(self.rows, lengths, strict=True):
-            row.num_prefilled += length
+    def step(self, step_tokens: int) -> int:
+        """Run each row's next tokens through the model; its last token is left to decoding.
 
-    def take_finished(self) -> tuple[list[Sequence], list[LayerCache]]:
+        Args:
+            step_tokens: how many of each row at most.
+
+        Returns:
+            How many of all rows it were.
+        """
+        chunks = [_next_chunk(row, step_tokens) for row in self.rows]
+        counts = [len(chunk) for chunk in chunks]
+        width = max(counts)
+        if width == 0:
+            return 0
+        assert self._cache is not None
+        tokens = mx.array([chunk + [0] * (width - len(chunk)) for chunk in chunks])
+        self._cache.run(self._model, tokens, counts)  # (B, width)
+        self._cache.evaluate()
+        for row, count in zip(self.rows, counts, strict=True):
+            row.num_prefilled += count
+        return sum(counts)
+
+    def take_finished(self) -> tuple[list[Sequence], BatchCache | None]:
         """Remove the rows whose prompt is through: their sequences and one cache row for each."""
         finished = [i for i, row in enumerate(self.rows) if _num_left(row) == 0]
         if not finished:
-            return [], []
+            return [], None
+        assert self._cache is not None
         sequences = [s for i in finished for s in self.rows[i].sequences]
         copies = [i for i in finished for _ in self.rows[i].sequences]
         if len(finished) == len(self.rows):  # the usual case: nothing stays, so nothing is copied
-            caches, self._caches, self.rows = self._caches, [], []
-            unchanged = copies == finished
-            return sequences, caches if unchanged else select_rows(caches, copies)
-        caches = _copy_rows(self._caches, copies)
+            cache, self._cache, self.rows = self._cache, None, []
+            if copies != finished:
+                cache.keep(copies)
+            return sequences, cache
+        cache = self._cache.copy_of(copies)
         self.keep([i for i in range(len(self.rows)) if i not in set(finished)])
-        return sequences, caches
+        return sequences, cache
 
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these."""
-        self._caches = select_rows(self._caches, rows)
+        self._cache = _kept(self._cache, rows)
         self.rows = [self.rows[i] for i in rows]
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the KV cache."""
-        return num_bytes(self._caches)
-
-    def _next_chunk(self, row: RunningRequest) -> list[int]:
-        start = row.num_prefilled
-        length = min(_num_left(row), self._step_tokens)
-        return list(row.request.prompt_token_ids[start : start + length])
+        return 0 if self._cache is None else self._cache.num_bytes
 
 
 class DecodeBatch:
-    """Sequences that decode together, one token per row and step, one forward pass ahead.
+    """Sequences that decode together.
 
-    `logits` holds the pass in flight for `rows`. It is dispatched on tokens that the device has
-    sampled and nobody has read yet, so the device never waits for Python; the price is a pass
-    wasted on a row whose token turns out to end it.
+    `logits` (B, V) holds the pass in flight, of each row's newest token in it.
+
+    Args:
+        model: see `ServedModel`.
+        can_pack: rows may bring different numbers of tokens into one pass, see `Pass`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, can_pack: bool) -> None:
         self._model = model
-        self._caches: list[LayerCache] = []
+        self._can_pack = can_pack
+        self._cache: BatchCache | None = None
         self.rows: list[Sequence] = []
-        self.logits: mx.array | None = None  # (B, V)
+        self.logits: mx.array | None = None
 
-    def dispatch(
-        self, tokens: mx.array | None, joining: list[Sequence], caches: list[LayerCache]
-    ) -> None:
-        """Start the next forward pass.
+    def join(self, rows: list[Sequence], cache: BatchCache) -> None:
+        """Append rows whose prompts are in `cache`, but for the last token."""
+        if self._cache is None:
+            self._cache = cache
+        else:
+            self._cache.extend(cache)
+        self.rows.extend(rows)
+
+    def dispatch(self, sampled: mx.array | None = None) -> None:
+        """Start a forward pass over the tokens that the rows have waiting.
 
         Args:
-            tokens: (B,) newest tokens of `rows`, `None` when there are no rows yet.
-            joining: rows whose prompts are in `caches`; they come after the others.
-            caches: layer caches of the joining rows.
+            sampled: (S,) tokens of the first S rows that nobody has read yet. So the device never
+                waits for Python; the price is a pass wasted on a row whose token turns out to end
+                it. The other rows, which have just joined, have one token each waiting.
         """
-        inputs = [] if tokens is None else [tokens]
-        if joining:
-            last = [row.request.prompt_token_ids[-1] for row in joining]
-            inputs.append(mx.array(last, dtype=mx.uint32))
-            self._caches = extend_caches(self._caches, caches)
-            self.rows.extend(joining)
-        self.logits = self._model(mx.concatenate(inputs)[:, None], cache=self._caches)[:, -1, :]
+        if sampled is None:
+            tokens, counts = self._waiting_tokens()
+        else:
+            joined = [row.take_waiting(1)[0] for row in self.rows[len(sampled) :]]
+            parts = [sampled, mx.array(joined, dtype=sampled.dtype)] if joined else [sampled]
+            tokens, counts = mx.concatenate(parts)[:, None], [1] * len(self.rows)
+        assert self._cache is not None
+        logits = self._cache.run(self._model, tokens, counts)
+        if len(tokens) == len(counts):
+            self.logits = logits[:, -1]
+        else:
+            ends = [sum(counts[: row + 1]) - 1 for row in range(len(counts))]
+            self.logits = logits[mx.array(ends), 0]
         mx.async_eval(self.logits)
+
+    def _waiting_tokens(self) -> tuple[mx.array, list[int]]:
+        """All waiting tokens, packed; one of each row where rows cannot be packed."""
+        is_alone = len(self.rows) == 1
+        at_most = MAX_TOKENS_PER_PASS if self._can_pack or is_alone else 1
+        waiting = [row.take_waiting(at_most) for row in self.rows]
+        if is_alone:
+            return mx.array(waiting), [len(waiting[0])]
+        counts = [len(tokens) for tokens in waiting]
+        return mx.array([[token] for tokens in waiting for token in tokens]), counts
 
     def keep(self, rows: Seq[int]) -> None:
         """Drop all rows but these."""
-        self._caches = select_rows(self._caches, rows)
+        self._cache = _kept(self._cache, rows)
         self.rows = [self.rows[i] for i in rows]
         if self.logits is not None:
             self.logits = self.logits[mx.array(list(rows))] if rows else None
@@ -129,17 +153,22 @@ class DecodeBatch:
     @property
     def num_bytes(self) -> int:
         """Bytes of the KV cache."""
-        return num_bytes(self._caches)
+        return 0 if self._cache is None else self._cache.num_bytes
+
+
+def _kept(cache: BatchCache | None, rows: Seq[int]) -> BatchCache | None:
+    if cache is None or not rows:
+        return None
+    cache.keep(rows)
+    return cache
+
+
+def _next_chunk(row: RunningRequest, step_tokens: int) -> list[int]:
+    start = row.num_prefilled
+    length = min(_num_left(row), step_tokens)
+    return list(row.request.prompt_token_ids[start : start + length])
 
 
 def _num_left(row: RunningRequest) -> int:
     """Prompt tokens still to prefill; the last one is decoding's first input."""
     return len(row.request.prompt_token_ids) - 1 - row.num_prefilled
-
-
-def _copy_rows(caches: list[LayerCache], rows: list[int]) -> list[LayerCache]:
-    """`rows` of the caches as caches of their own."""
-    import copy
-
-    # The arrays are immutable values to MLX, so the copy shares them until one side changes.
-    return select_rows(copy.deepcopy(caches), rows)

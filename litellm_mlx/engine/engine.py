@@ -47,12 +47,21 @@ _SHUTDOWN_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine holds now. `num_steps` counts its steps since it started."""
+    """What an engine holds now, and what it has done since it started.
 
-    num_live: int
-    num_waiting: int
-    num_steps: int
-    kv_bytes: int
+    `num_passes` counts forward passes of decoding, over however many rows; forced tokens are the
+    completion tokens that were taken without asking the model.
+    """
+
+    num_live: int = 0
+    num_waiting: int = 0
+    num_steps: int = 0
+    kv_bytes: int = 0
+    prefix_bytes: int = 0
+    num_passes: int = 0
+    num_prefilled_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_forced_tokens: int = 0
 
 
 class Engine(Generic[ModelT]):
@@ -139,8 +148,18 @@ class Engine(Generic[ModelT]):
         """What the engine holds now; a reading between two steps may be one step old."""
         worker = self._worker
         if worker is None:
-            return EngineStats(0, self._num_waiting(), 0, 0)
-        return EngineStats(worker.num_live, self._num_waiting(), worker.num_steps, worker.kv_bytes)
+            return EngineStats(num_waiting=self._num_waiting())
+        counts = worker.counts
+        return EngineStats(
+            num_live=worker.num_live,
+            num_waiting=self._num_waiting(),
+            num_steps=counts.num_steps,
+            kv_bytes=worker.kv_bytes,
+            num_passes=counts.num_passes,
+            num_prefilled_tokens=counts.num_prefilled_tokens,
+            num_completion_tokens=counts.num_completion_tokens,
+            num_forced_tokens=counts.num_forced_tokens,
+        )
 
     def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
         """Stop after the current step; requests that still run get an `EngineStoppedError`."""
@@ -185,7 +204,17 @@ class Engine(Generic[ModelT]):
                 budget = Budget(guide, constraint, request.max_tokens, ending)
                 limits = StringLimits.of(self._config)
                 strings = StringWatch(limits, constraint, vocabulary)
-            made.append(_make_sequence(running, number, loaded, guide, budget, strings))
+            made.append(
+                _make_sequence(
+                    running,
+                    number,
+                    loaded,
+                    guide,
+                    budget,
+                    strings,
+                    fast_forwards=self._config.fast_forward,
+                )
+            )
         return made
 
     def _accept(self, running: RunningRequest) -> None:
@@ -297,6 +326,8 @@ def _make_sequence(
     guide: Guide | None,
     budget: Budget | None = None,
     strings: StringWatch | None = None,
+    *,
+    fast_forwards: bool = True,
 ) -> Sequence:
     """One completion of a request, before its first token."""
     from litellm_mlx.engine.sequence import Sequence
@@ -319,6 +350,7 @@ def _make_sequence(
         stop_token_ids=frozenset(vocabulary.stop_token_ids),
         budget=budget,
         strings=strings,
+        fast_forwards=fast_forwards,
     )
 
 

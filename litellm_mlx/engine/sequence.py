@@ -65,7 +65,8 @@ class RunningRequest:
             time_to_first_token_s=(self.first_token_s or now_s) - start_s,
             total_s=now_s - start_s,
         )
-        return Done(usage, timings)
+        num_forced_tokens = sum(s.num_forced_tokens for s in self.sequences)
+        return Done(usage, timings, num_forced_tokens=num_forced_tokens)
 
 
 class Sequence:
@@ -80,11 +81,13 @@ class Sequence:
         stop_token_ids: the model's stop tokens.
         budget: sees to it that a constrained text can end; `None` where nothing is constrained.
         strings: keeps the strings of a constrained text from running away.
+        fast_forwards: tokens that must come next are taken without asking the model.
     """
 
     __slots__ = (
         "_budget",
         "_decoder",
+        "_fast_forwards",
         "_held_logprobs",
         "_stop_token_ids",
         "_strings",
@@ -92,9 +95,11 @@ class Sequence:
         "finish_reason",
         "guide",
         "index",
+        "num_forced_tokens",
         "num_reasoning_tokens",
         "running",
         "token_ids",
+        "waiting_token_ids",
     )
 
     def __init__(
@@ -108,6 +113,7 @@ class Sequence:
         stop_token_ids: frozenset[int],
         budget: Budget | None = None,
         strings: StringWatch | None = None,
+        fast_forwards: bool = True,
     ) -> None:
         self.running = running
         self.index = index
@@ -115,6 +121,10 @@ class Sequence:
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.num_reasoning_tokens = 0
+        self.num_forced_tokens = 0
+        # Tokens that the model has not seen yet: first the prompt's last one.
+        self.waiting_token_ids = list(running.request.prompt_token_ids[-1:])
+        self._fast_forwards = fast_forwards and not running.request.raw_logprobs
         self._decoder = decoder
         self._token_bytes = token_bytes
         self._stop_token_ids = stop_token_ids
@@ -132,6 +142,22 @@ class Sequence:
         """Whatever the next token is, it is the last."""
         return len(self.token_ids) + 1 >= self.request.max_tokens
 
+    @property
+    def must_be_read(self) -> bool:
+        """What comes after its next token may depend on that token's value."""
+        return self.guide is not None and self._fast_forwards
+
+    @property
+    def is_ready(self) -> bool:
+        """The model has seen all tokens so far: the next one can be drawn."""
+        return not self.waiting_token_ids
+
+    def take_waiting(self, at_most: int) -> list[int]:
+        """Hand over the next tokens for the model."""
+        taken = self.waiting_token_ids[:at_most]
+        del self.waiting_token_ids[:at_most]
+        return taken
+
     def fill_bitmask(self, row: Bitmask) -> None:
         """Write which tokens may come next; see `Guide`. Only for a row that has a guide.
 
@@ -147,8 +173,16 @@ class Sequence:
             if place is not None and place.is_in_string:
                 keep_closing(row, self.guide.vocabulary)
 
+    def start(self) -> list[Event]:
+        """Take the tokens that the text must begin with.
+
+        Raises:
+            EngineError, BudgetError: see `accept`.
+        """
+        return self._fast_forward([])
+
     def accept(self, token_id: int, logprob: TokenLogprob | None) -> list[Event]:
-        """Append a sampled token and say what it means for the caller.
+        """Append a sampled token, and those that must follow it; say what that means.
 
         Where the text could not be ended any more after it, the known ending comes in its place.
 
@@ -156,6 +190,22 @@ class Sequence:
             EngineError: the guide had not allowed the token.
             BudgetError: the text is cut and does not satisfy its constraint.
         """
+        return self._fast_forward(self._take(token_id, logprob))
+
+    def _fast_forward(self, events: list[Event]) -> list[Event]:
+        """Take what must follow, too; the text so far and this become one event."""
+        if not self.must_be_read or self.finish_reason is not None:
+            return events
+        assert self.guide is not None
+        for token_id in self.guide.fast_forward():
+            self.num_forced_tokens += 1
+            events += self._take(token_id, self._certain(token_id))
+            if self.finish_reason is not None:
+                break
+        return _joined_deltas(events)
+
+    def _take(self, token_id: int, logprob: TokenLogprob | None) -> list[Event]:
+        self.waiting_token_ids.append(token_id)
         if not self._advance(token_id):
             return self._close()
         if token_id in self._stop_token_ids:
@@ -201,11 +251,16 @@ class Sequence:
         piece = TextPiece()
         for token_id in self._budget.plan or ():
             self.guide.advance(token_id)
-            logprob = None
-            if self.request.num_top_logprobs is not None:
-                logprob = TokenLogprob(token_id, self._token_bytes(token_id), 0.0)
-            piece = _join(piece, self._append(token_id, logprob))
+            piece = _join(piece, self._append(token_id, self._certain(token_id)))
         return self._finish_cut(piece, closed_by_budget=True)
+
+    def _certain(self, token_id: int) -> TokenLogprob | None:
+        """The log-probability of a token that had to come, if the caller wants any."""
+        num_top = self.request.num_top_logprobs
+        if num_top is None:
+            return None
+        token = self._token_bytes(token_id)
+        return TokenLogprob(token_id, token, 0.0, ((token_id, token, 0.0),) if num_top else ())
 
     def _finish_cut(self, piece: TextPiece, *, closed_by_budget: bool = False) -> list[Event]:
         """End by the token budget; a constrained text must be complete then.
@@ -244,3 +299,17 @@ class Sequence:
 
 def _join(first: TextPiece, second: TextPiece) -> TextPiece:
     return TextPiece(first.text + second.text, first.reasoning + second.reasoning)
+
+
+def _joined_deltas(events: list[Event]) -> list[Event]:
+    """Put the text of several tokens into one event, before what ends the completion."""
+    deltas = [event for event in events if isinstance(event, Delta)]
+    if len(deltas) < 2:
+        return events
+    whole = Delta(
+        deltas[0].index,
+        "".join(delta.text for delta in deltas),
+        "".join(delta.reasoning for delta in deltas),
+        tuple(logprob for delta in deltas for logprob in delta.logprobs),
+    )
+    return [whole, *(event for event in events if not isinstance(event, Delta))]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -26,11 +29,22 @@ from litellm_mlx.engine.sequence import RunningRequest, Sequence
 from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
 from litellm_mlx.errors import LiteLLMMLXError
 from litellm_mlx.grammar.mask import apply_token_bitmask
-from litellm_mlx.kvcache.layers import LayerCache
+from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.types import Event, TokenLogprob
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a worker has done since it started, see `EngineStats`."""
+
+    num_steps: int = 0
+    num_passes: int = 0
+    num_prefilled_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_forced_tokens: int = 0
 
 
 class Worker:
@@ -47,11 +61,11 @@ class Worker:
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
         self._waiting: deque[RunningRequest] = deque()
-        self._prefill = PrefillBatch(loaded.model, config.prefill_step_tokens)
-        self._decode = DecodeBatch(loaded.model)
+        self._prefill = PrefillBatch(loaded.model)
+        self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
         self._samplers: dict[Sequence, RowSampler] = {}
         self._outbox: list[tuple[Channel, list[Event]]] = []
-        self.num_steps = 0
+        self.counts = Counts()
 
     @property
     def is_idle(self) -> bool:
@@ -82,11 +96,11 @@ class Worker:
         """Free the rows of callers that left, admit, prefill a little, decode one token per row."""
         self._drop_dead_rows()
         self._admit()
-        joining, caches = self._prefill_step()
-        if joining or self._decode.rows:
-            self._decode_step(joining, caches)
-        self.num_steps += 1
-        if self.num_steps % _CLEAR_CACHE_STEPS == 0:
+        self._prefill_step()
+        if self._decode.rows:
+            self._decode_step()
+        self.counts.num_steps += 1
+        if self.counts.num_steps % _CLEAR_CACHE_STEPS == 0:
             mx.clear_cache()
 
     def fail(self, error: LiteLLMMLXError) -> None:
@@ -144,55 +158,79 @@ class Worker:
                 running.admitted_s = now_s
             self._prefill.add(admitted)
 
-    def _prefill_step(self) -> tuple[list[Sequence], list[LayerCache]]:
-        """Prefill one chunk per prompt; sequences whose prompts are through, and their caches."""
+    def _prefill_step(self) -> None:
+        """Prefill one chunk per prompt; sequences whose prompts are through begin to decode."""
         if not self._prefill.rows:
-            return [], []
-        self._prefill.step()
-        sequences, caches = self._prefill.take_finished()
-        for sequence in sequences:
-            request = sequence.request
-            self._samplers[sequence] = RowSampler.for_sequence(
-                request.sampling, request.prompt_token_ids, sequence.index
-            )
-        return sequences, caches
+            return
+        self.counts.num_prefilled_tokens += self._prefill.step(self._config.prefill_step_tokens)
+        sequences, cache = self._prefill.take_finished()
+        if cache is None:
+            return
+        started = [i for i, sequence in enumerate(sequences) if self._start(sequence)]
+        if not started:
+            return
+        if len(started) < len(sequences):
+            cache.keep(started)
+        self._decode.join([sequences[i] for i in started], cache)
+
+    def _start(self, sequence: Sequence) -> bool:
+        """Take the tokens that the text must begin with; false if that was all."""
+        request = sequence.request
+        self._take(sequence, sequence.start)
+        if sequence.finish_reason is not None or sequence.running.channel.is_cancelled:
+            return False
+        self._samplers[sequence] = RowSampler.for_sequence(
+            request.sampling, request.prompt_token_ids, sequence.index
+        )
+        return True
 
     # decoding --------------------------------------------------------------------------------
 
-    def _decode_step(self, joining: list[Sequence], caches: list[LayerCache]) -> None:
-        """Sample from the pass in flight, start the next one, and only then look at the tokens."""
-        raw = self._decode.logits
-        masked = self._masked_logits()
-        rows = list(self._decode.rows)
-        tokens = None
-        if masked is not None:
-            samplers = [self._samplers[row] for row in rows]
-            tokens = sample(masked, samplers, [len(row.token_ids) for row in rows])
-        if joining or not all(row.ends_with_next_token for row in rows):
-            self._decode.dispatch(tokens, joining, caches)
-        if masked is not None and tokens is not None:
-            self._accept(rows, token_ids(tokens), masked, raw)
-            self._deliver()
+    def _decode_step(self) -> None:
+        """Sample from the pass in flight and start the next one.
 
-    def _masked_logits(self) -> mx.array | None:
+        Where no row's next tokens depend on the value of the one that was sampled, the next pass
+        starts before anyone has read it, and the device never waits for Python.
+        """
+        rows = list(self._decode.rows)
+        raw = self._decode.logits
+        if raw is None:  # all have just joined
+            self._dispatch()
+            return
+        num_sampled = len(raw)
+        masked = self._masked_logits(raw)
+        samplers = [self._samplers[row] for row in rows[:num_sampled]]
+        positions = [len(row.token_ids) for row in rows[:num_sampled]]
+        tokens = sample(masked, samplers, positions)
+        must_read = any(row.must_be_read for row in rows)
+        has_joined = len(rows) > num_sampled
+        if not must_read and (has_joined or not all(row.ends_with_next_token for row in rows)):
+            self._dispatch(tokens)
+        self._accept(rows[:num_sampled], token_ids(tokens), masked, raw, is_read_first=must_read)
+        if must_read and self._decode.rows:
+            self._dispatch()
+        self._deliver()
+
+    def _dispatch(self, sampled: mx.array | None = None) -> None:
+        self._decode.dispatch(sampled)
+        self.counts.num_passes += 1
+
+    def _masked_logits(self, logits: mx.array) -> mx.array:
         """Logits (B, V) of the pass in flight with bias, penalties and constraints applied."""
-        rows, logits = self._decode.rows, self._decode.logits
-        if logits is None:
-            return None
-        bitmask = self._fill_bitmask()  # the device works on the logits meanwhile
+        rows = self._decode.rows[: len(logits)]
+        bitmask = self._fill_bitmask(rows)  # the device works on the logits meanwhile
         samplers = [self._samplers[row] for row in rows]
         logits = process_rows(logits, samplers, [row.token_ids for row in rows])
         return logits if bitmask is None else apply_token_bitmask(logits, mx.array(bitmask))
 
-    def _fill_bitmask(self) -> np.ndarray | None:
+    def _fill_bitmask(self, rows: list[Sequence]) -> np.ndarray | None:
         """The allowed tokens of every row, (B, W) int32; `None` when no row is constrained."""
-        rows = self._decode.rows
         if all(row.guide is None for row in rows):
             return None
         num_words = self._loaded.vocabulary.num_bitmask_words
         bitmask = np.full((len(rows), num_words), -1, dtype=np.int32)
         for row, words in zip(rows, bitmask, strict=True):
-            if row.guide is not None and not row.running.channel.is_cancelled:
+            if row.guide is not None and row.is_ready and not row.running.channel.is_cancelled:
                 try:
                     row.fill_bitmask(words)
                 except LiteLLMMLXError as error:
@@ -200,7 +238,13 @@ class Worker:
         return bitmask
 
     def _accept(
-        self, rows: list[Sequence], sampled: list[int], masked: mx.array, raw: mx.array | None
+        self,
+        rows: list[Sequence],
+        sampled: list[int],
+        masked: mx.array,
+        raw: mx.array,
+        *,
+        is_read_first: bool,
     ) -> None:
         """Give each row its token; rows that ended leave the batch.
 
@@ -209,26 +253,40 @@ class Worker:
             sampled: their tokens.
             masked: (B, V) logits that the tokens were drawn from.
             raw: (B, V) logits as the model gave them.
+            is_read_first: the next pass has not taken the tokens yet.
         """
-        now_s = time.monotonic()
         for i, (row, token_id) in enumerate(zip(rows, sampled, strict=True)):
-            logits = raw if raw is not None and row.request.raw_logprobs else masked
+            if row.running.channel.is_cancelled or not row.is_ready:
+                continue
+            logits = raw if row.request.raw_logprobs else masked
             logprob = self._logprob(row, logits[i], token_id)
-            row.running.first_token_s = row.running.first_token_s or now_s
-            if row.running.channel.is_cancelled:  # it leaves at the next step
-                continue
-            try:
-                events = row.accept(token_id, logprob)
-            except LiteLLMMLXError as error:
-                self._fail_request(row.running, error)
-                continue
-            if events:
-                self._outbox.append((row.running.channel, events))
-            if row.running.is_done:
-                self._requests.pop(row.running, None)
+            self._take(row, partial(row.accept, token_id, logprob))
+            if not is_read_first:
+                row.take_waiting(1)
         self._keep_decoding(
-            [i for i, row in enumerate(self._decode.rows) if row.finish_reason is None]
+            [
+                i
+                for i, row in enumerate(self._decode.rows)
+                if row.finish_reason is None and not self._end_if_dead(row.running)
+            ]
         )
+
+    def _take(self, row: Sequence, take: Callable[[], list[Event]]) -> None:
+        """Let a row take tokens, and note what that means for its caller."""
+        num_before, num_forced_before = len(row.token_ids), row.num_forced_tokens
+        try:
+            events = take()
+        except LiteLLMMLXError as error:
+            self._fail_request(row.running, error)
+            return
+        self.counts.num_completion_tokens += len(row.token_ids) - num_before
+        self.counts.num_forced_tokens += row.num_forced_tokens - num_forced_before
+        if row.token_ids:
+            row.running.first_token_s = row.running.first_token_s or time.monotonic()
+        if events:
+            self._outbox.append((row.running.channel, events))
+        if row.running.is_done:
+            self._requests.pop(row.running, None)
 
     def _logprob(self, row: Sequence, logits: mx.array, token_id: int) -> TokenLogprob | None:
         num_top = row.request.num_top_logprobs

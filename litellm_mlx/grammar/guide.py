@@ -77,6 +77,10 @@ class Guide(Protocol):
         """Tokens that any way to an end begins with, as far as that is easily known."""
         ...
 
+    def fast_forward(self) -> list[int]:
+        """Tokens that must come next, in the tokenizer's own way of writing that text."""
+        ...
+
     def allows(self, token_ids: Sequence[int]) -> bool:
         """Whether the grammar lets these tokens come next, one after another.
 
@@ -172,6 +176,8 @@ class LLGuide:
         """Tokens that must come next; see `Guide`."""
         return [] if self._has_stopped else self._matcher.compute_ff_tokens()
 
+    fast_forward = forced
+
     def allows(self, token_ids: Sequence[int]) -> bool:
         """Whether the grammar lets these tokens come next; see `Guide`."""
         tokens = list(token_ids)
@@ -259,6 +265,8 @@ class CoreGuide:
     def forced(self) -> list[int]:
         """Nothing: this library does not say; see `Guide`."""
         return []
+
+    fast_forward = forced
 
     def allows(self, token_ids: Sequence[int]) -> bool:
         """Whether the grammar lets these tokens come next; see `Guide`."""
@@ -350,6 +358,10 @@ class LimitedGuide:
     def forced(self) -> list[int]:
         """Tokens that must come next; see `Guide`."""
         return self._guide.forced()
+
+    def fast_forward(self) -> list[int]:
+        """Tokens that must come next; see `Guide`."""
+        return self._guide.fast_forward()
 
     def allows(self, token_ids: Sequence[int]) -> bool:
         """Whether the grammar lets these tokens come next; see `Guide`."""

@@ -98,6 +98,12 @@ class ThinkingGuide:
             return list(self._end[self._num_ended :])
         return [] if self._inner is None else self._inner.forced()
 
+    def fast_forward(self) -> list[int]:
+        """The rest of the block's end once it has begun, or what the answer must begin with."""
+        if self.is_thinking:
+            return list(self._end[self._num_ended :]) if self._num_ended else []
+        return [] if self._inner is None else self._inner.fast_forward()
+
     def allows(self, token_ids: Sequence[int]) -> bool:
         """Whether the block may end with these tokens, or the answer go on; see `Guide`."""
         left = self._end[self._num_ended :]

@@ -1,15 +1,19 @@
-"""What we may do to mlx-lm's layer caches of a batch; their insides stay opaque.
+"""The caches of all layers for the rows of one batch.
 
-The batch caches of mlx-lm share one set of verbs over every kind (plain, rotating, recurrent), so
-a batch is a list of them, one per layer, each with B rows.
+A layer of plain attention has a `RowCache`; every other kind (rotating, recurrent, several in one)
+has mlx-lm's own batch cache, which shares one set of verbs over the kinds and stays opaque here.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+import mlx.core as mx
 
 from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.kvcache.row_cache import RowCache, RowLayout
 
 
 class LayerCache(Protocol):
@@ -18,47 +22,109 @@ class LayerCache(Protocol):
     nbytes: int
     state: Any
 
-    def extend(self, other: LayerCache) -> None: ...  # noqa: D102
+    def extend(self, other: Any) -> None: ...  # noqa: D102
     def filter(self, keep: list[int]) -> None: ...  # noqa: D102
     def prepare(self, *, lengths: list[int], right_padding: list[int]) -> None: ...  # noqa: D102
     def finalize(self) -> None: ...  # noqa: D102
 
 
-def new_caches(model: Any, num_rows: int) -> list[LayerCache]:
-    """Empty caches for `num_rows` sequences of `model`, one per layer.
+class BatchCache:
+    """What a model keeps of B sequences: one cache per layer, each with B rows.
 
-    Raises:
-        ModelLoadError: the model has a kind of cache that mlx-lm cannot batch.
+    Args:
+        layers: of the model's kinds, all with the same rows.
+        layout: how long the rows are; that of the layers that are a `RowCache`.
     """
-    from mlx_lm.models.cache import make_prompt_cache
 
-    rows = [make_prompt_cache(model) for _ in range(num_rows)]
-    for layer in rows[0]:
-        if not hasattr(layer, "merge"):
-            raise ModelLoadError(
-                f"mlx-lm cannot batch a {type(layer).__name__}; this model cannot be served"
-            )
-    return [layers[0].merge(list(layers)) for layers in zip(*rows, strict=True)]
+    def __init__(self, layers: list[LayerCache], layout: RowLayout) -> None:
+        self.layers = layers
+        self._layout = layout
 
+    @classmethod
+    def new(cls, model: Any, num_rows: int) -> BatchCache:
+        """Empty caches for `num_rows` sequences of `model`.
 
-def extend_caches(caches: list[LayerCache], other: list[LayerCache]) -> list[LayerCache]:
-    """Append the rows of `other` to `caches`, in place where there is something to append to."""
-    if not caches:
+        Raises:
+            ModelLoadError: the model has a kind of cache that mlx-lm cannot batch.
+        """
+        from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+        layout = RowLayout([0] * num_rows)
+        rows = [make_prompt_cache(model) for _ in range(num_rows)]
+        layers: list[LayerCache] = []
+        for row_layers in zip(*rows, strict=True):
+            first = row_layers[0]
+            if type(first) is KVCache:
+                layers.append(cast(LayerCache, RowCache(layout)))
+            elif hasattr(first, "merge"):
+                layers.append(first.merge(list(row_layers)))
+            else:
+                raise ModelLoadError(
+                    f"mlx-lm cannot batch a {type(first).__name__}; this model cannot be served"
+                )
+        return cls(layers, layout)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each row holds."""
+        return self._layout.lengths
+
+    @property
+    def is_plain(self) -> bool:
+        """Every layer is plain attention: rows can be packed, cut back and split anywhere."""
+        return all(isinstance(layer, RowCache) for layer in self.layers)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays. Any thread may ask."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    def run(self, model: Any, tokens: mx.array, counts: Sequence[int]) -> mx.array:
+        """Run new tokens of each row through the model; nothing is evaluated yet.
+
+        Args:
+            model: the caches are of.
+            tokens: (B, W), filled up at the end of each row; or packed, (T, 1), see `Pass`.
+            counts: B numbers of tokens, T in sum.
+
+        Returns:
+            (B, W, V) or (T, 1, V) logits.
+        """
+        is_packed = len(tokens) != len(counts) or (tokens.shape[1] == 1 and max(counts) > 1)
+        padding = [] if is_packed else [tokens.shape[1] - count for count in counts]
+        self._layout.begin(counts, is_packed=is_packed)
+        others = [layer for layer in self.layers if not isinstance(layer, RowCache)]
+        if any(padding):
+            for layer in others:
+                layer.prepare(lengths=list(counts), right_padding=padding)
+        logits = model(tokens, cache=self.layers)
+        if any(padding):
+            for layer in others:
+                layer.finalize()
+        self._layout.end()
+        return cast(mx.array, logits)
+
+    def evaluate(self) -> None:
+        """Wait until the caches hold what was run."""
+        mx.eval([layer.state for layer in self.layers])
+
+    def extend(self, other: BatchCache) -> None:
+        """Append the rows of `other`, which is not to be used any more."""
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.extend(theirs)
+            if isinstance(mine, RowCache):
+                mine.layout = self._layout
+        self._layout.lengths += other.lengths
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows in this order; one named twice is copied. At least one."""
+        for layer in self.layers:
+            layer.filter(list(rows))
+        self._layout.lengths = [self._layout.lengths[row] for row in rows]
+
+    def copy_of(self, rows: Sequence[int]) -> BatchCache:
+        """Give `rows` as a batch of their own."""
+        # Arrays are immutable values to MLX, so the copy shares them until one side changes.
+        other = copy.deepcopy(self)
+        other.keep(rows)
         return other
-    for mine, theirs in zip(caches, other, strict=True):
-        mine.extend(theirs)
-    return caches
-
-
-def select_rows(caches: list[LayerCache], rows: Sequence[int]) -> list[LayerCache]:
-    """Keep `rows` in that order, in place; a row named twice is copied. No rows: no caches."""
-    if not rows:
-        return []
-    for cache in caches:
-        cache.filter(list(rows))
-    return caches
-
-
-def num_bytes(caches: Sequence[LayerCache]) -> int:
-    """Bytes held by the caches."""
-    return sum(cache.nbytes for cache in caches)

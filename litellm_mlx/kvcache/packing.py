@@ -1,0 +1,70 @@
+"""Lets mlx-lm's models run the tokens of several rows packed, without padding.
+
+A model that gets tokens as (T, 1) treats each as a sequence of its own, everywhere but in
+attention. There each must meet the keys of its row: mlx-lm's models all call one function for
+attention, by its name in their module, and that name is wrapped here. Any other cache, and so any
+other program's use of these modules, takes the way it always took.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import wraps
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from litellm_mlx.kvcache.layers import BatchCache
+from litellm_mlx.kvcache.row_cache import RowCache, packed_attention
+
+_NAME = "scaled_dot_product_attention"
+# Packed and padded logits differ by rounding; where packing does not work they are unrelated.
+_MAX_DIFFERENCE = 0.2  # of the standard deviation of the logits
+_ROWS = ((3, 5, 7), (11, 13))
+
+
+def enable_packing(model: Any) -> bool:
+    """Make a model take packed passes, and try it out; false where it cannot.
+
+    Costs three short forward passes.
+    """
+    if not BatchCache.new(model, 1).is_plain:
+        return False
+    for name in {type(module).__module__ for module in model.modules()}:
+        _wrap_attention(sys.modules[name])
+    try:
+        return _is_equal(model)
+    except Exception:  # whatever a model's code does with shapes that it does not expect
+        return False
+
+
+def _wrap_attention(module: Any) -> None:
+    from mlx_lm.models import base
+
+    original = base.scaled_dot_product_attention
+    if getattr(module, _NAME, None) is not original or module is base:
+        return
+
+    @wraps(original)
+    def attention(
+        queries: Any, keys: Any, values: Any, cache: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        if isinstance(cache, RowCache) and cache.layout.current.needs_unpacking and not args:
+            return packed_attention(original, queries, keys, values, cache, **kwargs)
+        return original(queries, keys, values, cache, *args, **kwargs)
+
+    setattr(module, _NAME, attention)
+
+
+def _is_equal(model: Any) -> bool:
+    counts = [len(row) for row in _ROWS]
+    width = max(counts)
+    padded = mx.array([[*row, *[0] * (width - len(row))] for row in _ROWS])
+    expected = BatchCache.new(model, len(_ROWS)).run(model, padded, counts)
+    packed = mx.array([[token] for row in _ROWS for token in row])
+    got = BatchCache.new(model, len(_ROWS)).run(model, packed, counts)[:, 0]
+    expected = mx.concatenate([expected[i, :count] for i, count in enumerate(counts)])
+    difference = np.array(mx.abs(expected - got).max().astype(mx.float32))
+    spread = np.array(mx.std(expected.astype(mx.float32)))
+    return bool(difference <= _MAX_DIFFERENCE * spread)
