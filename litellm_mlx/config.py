@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import get_args
+from typing import Any, get_args
 
 from litellm_mlx.types import Backend
 
 ENV_PREFIX = "LITELLM_MLX_"
-MAY_BE_ZERO = ("max_whitespace_run", "max_repetition", "max_string_tokens")
+MAY_BE_ZERO = (
+    "max_whitespace_run",
+    "max_repetition",
+    "max_string_tokens",
+    "prefix_cache_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class EngineConfig:
         max_tries: how often a completion is drawn at most where a check follows the grammar.
         fast_forward: take tokens that the grammar forces without asking the model.
         prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
+        prefix_cache_bytes: what may be kept of prompts and answers for requests that begin alike;
+            0 is off. Not given, a quarter of the memory that the weights leave.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.
@@ -52,6 +59,7 @@ class EngineConfig:
     prompt_repair: bool = True
     backend: Backend = "llguidance"
     expand_weights: bool = True
+    prefix_cache_bytes: int | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -82,11 +90,11 @@ class EngineConfig:
 
 
 def _parse(name: str, text: str, default: object) -> object:
-    """Parse `text` as the type of `default`."""
+    """Parse `text` as the type of `default`; as a whole number where that is `None`."""
+    kind: Any = int if default is None else type(default)
     try:
         if isinstance(default, bool):
             return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
-        return type(default)(text)  # type: ignore[call-arg]  # int, float or str
+        return kind(text)
     except (KeyError, ValueError):
-        kind = type(default).__name__
-        raise ValueError(f"{ENV_PREFIX}{name.upper()}={text!r} is not a {kind}") from None
+        raise ValueError(f"{ENV_PREFIX}{name.upper()}={text!r} is not a {kind.__name__}") from None

@@ -78,7 +78,8 @@ class GenerationRequest:
     `num_top_logprobs` is `None` when no logprobs are wanted; `raw_logprobs` asks for those of the
     model's own distribution, before any constraint. `deadline_s` is a time on the monotonic clock.
     `opens_reasoning` says that the prompt ends inside a thinking block; with `thinking` the engine
-    ends it, and the constraint begins after it.
+    ends it, and the constraint begins after it. `cache_key` names a session whose prompts and
+    answers stay cached as long as there is room, see `kvcache.prefix_cache`.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -92,6 +93,7 @@ class GenerationRequest:
     deadline_s: float | None = None
     opens_reasoning: bool = False
     thinking: Thinking | None = None
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""The batch on the MLX thread: layer caches of B rows and one forward pass over them.
+"""The batch that decodes, a row per sequence: layer caches of B rows and a forward pass over them.
 
-Two batches exist: one that prefills prompts, a row per request, and one that decodes, a row per
-sequence. A finished prefill row is copied once for each of its request's completions.
+Rows come with their prompts prefilled, see `prefill`.
 """
 
 from __future__ import annotations
@@ -11,78 +10,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from litellm_mlx.engine.sequence import RunningRequest, Sequence
+from litellm_mlx.engine.sequence import Sequence
 from litellm_mlx.kvcache.layers import BatchCache
+from litellm_mlx.kvcache.prefix_cache import PrefixCache
 
 # Of one row's forced tokens; more wait for the next pass.
 MAX_TOKENS_PER_PASS = 64
-
-
-class PrefillBatch:
-    """Prompts on their way through the model, in steps of a bounded number of tokens."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._cache: BatchCache | None = None
-        self.rows: list[RunningRequest] = []
-
-    def add(self, rows: list[RunningRequest]) -> None:
-        """Append new rows."""
-        new = BatchCache.new(self._model, len(rows))
-        if self._cache is None:
-            self._cache = new
-        else:
-            self._cache.extend(new)
-        self.rows.extend(rows)
-
-    def step(self, step_tokens: int) -> int:
-        """Run each row's next tokens through the model; its last token is left to decoding.
-
-        Args:
-            step_tokens: how many of each row at most.
-
-        Returns:
-            How many of all rows it were.
-        """
-        chunks = [_next_chunk(row, step_tokens) for row in self.rows]
-        counts = [len(chunk) for chunk in chunks]
-        width = max(counts)
-        if width == 0:
-            return 0
-        assert self._cache is not None
-        tokens = mx.array([chunk + [0] * (width - len(chunk)) for chunk in chunks])
-        self._cache.run(self._model, tokens, counts)  # (B, width)
-        self._cache.evaluate()
-        for row, count in zip(self.rows, counts, strict=True):
-            row.num_prefilled += count
-        return sum(counts)
-
-    def take_finished(self) -> tuple[list[Sequence], BatchCache | None]:
-        """Remove the rows whose prompt is through: their sequences and one cache row for each."""
-        finished = [i for i, row in enumerate(self.rows) if _num_left(row) == 0]
-        if not finished:
-            return [], None
-        assert self._cache is not None
-        sequences = [s for i in finished for s in self.rows[i].sequences]
-        copies = [i for i in finished for _ in self.rows[i].sequences]
-        if len(finished) == len(self.rows):  # the usual case: nothing stays, so nothing is copied
-            cache, self._cache, self.rows = self._cache, None, []
-            if copies != finished:
-                cache.keep(copies)
-            return sequences, cache
-        cache = self._cache.copy_of(copies)
-        self.keep([i for i in range(len(self.rows)) if i not in set(finished)])
-        return sequences, cache
-
-    def keep(self, rows: list[int]) -> None:
-        """Drop all rows but these."""
-        self._cache = _kept(self._cache, rows)
-        self.rows = [self.rows[i] for i in rows]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the KV cache."""
-        return 0 if self._cache is None else self._cache.num_bytes
 
 
 class DecodeBatch:
@@ -143,6 +76,17 @@ class DecodeBatch:
         counts = [len(tokens) for tokens in waiting]
         return mx.array([[token] for tokens in waiting for token in tokens]), counts
 
+    def store(self, index: int, prefixes: PrefixCache) -> None:
+        """Keep what the model has seen of a row for later requests, its next turn above all."""
+        assert self._cache is not None
+        row = self.rows[index]
+        tokens = (*row.request.prompt_token_ids, *row.token_ids)[: self._cache.lengths[index]]
+        if row.guide is not None and not row.must_be_read:
+            # The pass may have taken a token that the budget's ending replaced.
+            tokens = tokens[:-1]
+        key = row.request.cache_key if row.index == 0 else None
+        prefixes.store(tokens, self._cache, index, key=key)
+
     def keep(self, rows: Seq[int]) -> None:
         """Drop all rows but these."""
         self._cache = _kept(self._cache, rows)
@@ -161,14 +105,3 @@ def _kept(cache: BatchCache | None, rows: Seq[int]) -> BatchCache | None:
         return None
     cache.keep(rows)
     return cache
-
-
-def _next_chunk(row: RunningRequest, step_tokens: int) -> list[int]:
-    start = row.num_prefilled
-    length = min(_num_left(row), step_tokens)
-    return list(row.request.prompt_token_ids[start : start + length])
-
-
-def _num_left(row: RunningRequest) -> int:
-    """Prompt tokens still to prefill; the last one is decoding's first input."""
-    return len(row.request.prompt_token_ids) - 1 - row.num_prefilled

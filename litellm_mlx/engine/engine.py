@@ -155,6 +155,7 @@ class Engine(Generic[ModelT]):
             num_waiting=self._num_waiting(),
             num_steps=counts.num_steps,
             kv_bytes=worker.kv_bytes,
+            prefix_bytes=worker.prefix_bytes,
             num_passes=counts.num_passes,
             num_prefilled_tokens=counts.num_prefilled_tokens,
             num_completion_tokens=counts.num_completion_tokens,

@@ -15,6 +15,14 @@ class ServedModel(Protocol):
         """Called as `model(tokens (B, T), cache=caches)`; returns (B, T, V) logits."""
 
     @property
+    def fingerprint(self) -> str:
+        """Changes whenever its layer caches, or its answers, might."""
+
+    @property
+    def free_bytes(self) -> int:
+        """Memory that was left beside its weights when it was loaded."""
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The bytes of its tokens, and its stop tokens."""
 

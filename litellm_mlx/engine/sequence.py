@@ -37,6 +37,7 @@ class RunningRequest:
     channel: Channel
     sequences: list[Sequence] = field(default_factory=list)
     num_prefilled: int = 0
+    num_cached: int = 0
     submitted_s: float = field(default_factory=time.monotonic)
     admitted_s: float | None = None
     first_token_s: float | None = None
@@ -60,6 +61,7 @@ class RunningRequest:
             completion_tokens=sum(len(s.token_ids) for s in self.sequences),
             reasoning_tokens=sum(s.num_reasoning_tokens for s in self.sequences),
         )
+            cached_tokens=self.num_cached,
         timings = Timings(
             queue_s=(self.admitted_s or now_s) - start_s,
             time_to_first_token_s=(self.first_token_s or now_s) - start_s,

@@ -16,8 +16,10 @@ import mlx.core as mx
 import numpy as np
 
 from litellm_mlx.config import EngineConfig
-from litellm_mlx.engine.batch import DecodeBatch, PrefillBatch
+from litellm_mlx.engine.batch import DecodeBatch
 from litellm_mlx.engine.model import ServedModel
+from litellm_mlx.engine.pacing import Pacer
+from litellm_mlx.engine.prefill import PrefillBatch
 from litellm_mlx.engine.sampling import (
     RowSampler,
     process_rows,
@@ -30,6 +32,7 @@ from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
 from litellm_mlx.errors import LiteLLMMLXError
 from litellm_mlx.grammar.mask import apply_token_bitmask
 from litellm_mlx.kvcache.packing import enable_packing
+from litellm_mlx.kvcache.prefix_cache import PrefixCache
 from litellm_mlx.types import Event, TokenLogprob
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
@@ -61,7 +64,12 @@ class Worker:
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
         self._waiting: deque[RunningRequest] = deque()
-        self._prefill = PrefillBatch(loaded.model)
+        self._prefixes = PrefixCache(
+            loaded.model,
+            _prefix_cache_bytes(config, loaded.free_bytes),
+            loaded.vocabulary.stop_token_ids,
+        )
+        self._prefill = PrefillBatch(loaded.model, self._prefixes)
         self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
         self._samplers: dict[Sequence, RowSampler] = {}
         self._outbox: list[tuple[Channel, list[Event]]] = []
@@ -90,6 +98,11 @@ class Worker:
     def add(self, running: RunningRequest) -> None:
         """Queue an accepted request."""
         self._requests[running] = None
+    @property
+    def prefix_bytes(self) -> int:
+        """Bytes of the prefix cache. Any thread may ask."""
+        return self._prefixes.num_bytes
+
         self._waiting.append(running)
 
     def step(self) -> None:
@@ -304,8 +317,10 @@ class Worker:
         rows = self._decode.rows
         if len(alive) == len(rows):
             return
-        for row in {*rows} - {rows[i] for i in alive}:
-            del self._samplers[row]
+        for i in sorted({*range(len(rows))} - {*alive}):
+            if rows[i].finish_reason is not None:
+                self._decode.store(i, self._prefixes)
+            del self._samplers[rows[i]]
         self._decode.keep(alive)
 
     def _deliver(self) -> None:
@@ -314,3 +329,9 @@ class Worker:
         for channel, events in outbox:
             for event in events:
                 channel.put(event)
+
+
+def _prefix_cache_bytes(config: EngineConfig, free_bytes: int) -> int:
+    if config.prefix_cache_bytes is not None:
+        return config.prefix_cache_bytes
+    return int(_PREFIX_CACHE_SHARE * free_bytes)

@@ -54,6 +54,7 @@ class LoadedModel:
         num_parameters: of the model, adapters included.
         dtype: how the weights are held, for people.
         hardware: the machine as it was before loading.
+        free_bytes: memory that is left beside the weights.
         thinking_markers: texts that open and close a thinking block, where it has one.
         answer_opening: what it writes itself before an answer without thinking.
         thinks: it writes thinking blocks.
@@ -70,6 +71,7 @@ class LoadedModel:
     num_parameters: int
     dtype: str
     hardware: HardwareProfile
+    free_bytes: int = 0
     thinking_markers: tuple[str, str] | None = None
     answer_opening: str = ""
     thinks: bool = False
@@ -182,7 +184,7 @@ def _load(
 ) -> LoadedModel:
     from litellm_mlx.models.adapters import apply_adapter
     from litellm_mlx.models.memory import refuse_unless_fits
-    from litellm_mlx.models.weights import expand_on_cpu, num_parameters
+    from litellm_mlx.models.weights import expand_on_cpu, num_bytes, num_parameters
 
     refuse_unless_fits(spec.name, files.weights_bytes, hardware)
     model, tokenizer, model_config = _read(files.root, config)
@@ -206,6 +208,7 @@ def _load(
         num_parameters=num_parameters(model),
         dtype=dtype,
         hardware=hardware,
+        free_bytes=max(hardware.available_bytes - num_bytes(model), 0),
         thinking_markers=thinking_markers(tokenizer),
         answer_opening=answer_opening(tokenizer),
         thinks=thinks(tokenizer),

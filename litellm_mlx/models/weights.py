@@ -39,7 +39,7 @@ def expand_on_cpu(model: Any, hardware: HardwareProfile, *, wanted: bool) -> str
         logger.info("weights stay %s, as expand_weights=False asks; the CPU is slow on them", held)
         return held
     needed = num_parameters(model) * _FLOAT32_BYTES + MARGIN_BYTES
-    if needed > hardware.available_bytes - _num_bytes(model):
+    if needed > hardware.available_bytes - num_bytes(model):
         logger.warning(
             "weights stay %s and generation is slow: float32 would take %.2f GiB of %.2f GiB",
             held,
@@ -66,7 +66,8 @@ def describe(model: Any) -> str:
     return max(sizes, key=lambda name: sizes[name])
 
 
-def _num_bytes(model: Any) -> int:
+def num_bytes(model: Any) -> int:
+    """Bytes of all weights."""
     return sum(array.nbytes for array in _arrays(model))
 
 

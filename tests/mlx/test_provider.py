@@ -50,7 +50,7 @@ def test_a_schema_is_enforced_on_random_weights(tiny: str) -> None:
     jsonschema.validate(json.loads(choice.message.content), SCHEMA)
     assert choice.finish_reason == "stop"
     assert response.usage.prompt_tokens > 0
-    assert response.usage.prompt_tokens_details.cached_tokens == 0
+    assert 0 <= response.usage.prompt_tokens_details.cached_tokens < response.usage.prompt_tokens
     assert response._hidden_params["response_cost"] == 0
     assert response.system_fingerprint.startswith("mlx-")
 

@@ -1,0 +1,120 @@
+"""The batch that prefills prompts, a row per request, beginning with what is cached of each.
+
+A finished row is copied once for each of its request's completions, which decode elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from litellm_mlx.engine.sequence import RunningRequest, Sequence
+from litellm_mlx.kvcache.layers import BatchCache
+from litellm_mlx.kvcache.prefix_cache import PrefixCache
+
+
+class PrefillBatch:
+    """Prompts on their way through the model, in steps of a bounded number of tokens.
+
+    Args:
+        model: see `ServedModel`.
+        prefixes: where rows begin, and where they are stored when they are through.
+    """
+
+    def __init__(self, model: Any, prefixes: PrefixCache) -> None:
+        self._model = model
+        self._prefixes = prefixes
+        self._cache: BatchCache | None = None
+        self._borders: dict[RunningRequest, list[int]] = {}
+        self.rows: list[RunningRequest] = []
+
+    def add(self, rows: list[RunningRequest]) -> None:
+        """Append new rows, with what is cached of their prompts."""
+        prompts = [row.request.prompt_token_ids for row in rows]
+        new = self._prefixes.begin(prompts)
+        for row, prompt, length in zip(rows, prompts, new.lengths, strict=True):
+            row.num_prefilled = row.num_cached = length
+            self._borders[row] = self._prefixes.borders(prompt)
+        if self._cache is None:
+            self._cache = new
+        else:
+            self._cache.extend(new)
+        self.rows.extend(rows)
+
+    def step(self, step_tokens: int) -> int:
+        """Run each row's next tokens through the model; its last token is left to decoding.
+
+        Where a row has nothing left, nothing is run: it can be taken first.
+
+        Args:
+            step_tokens: how many of each row at most.
+
+        Returns:
+            How many of all rows it were.
+        """
+        chunks = [self._next_chunk(row, step_tokens) for row in self.rows]
+        counts = [len(chunk) for chunk in chunks]
+        if min(counts) == 0:
+            return 0
+        assert self._cache is not None
+        width = max(counts)
+        tokens = mx.array([chunk + [0] * (width - len(chunk)) for chunk in chunks])
+        self._cache.run(self._model, tokens, counts)  # (B, width)
+        self._cache.evaluate()
+        for i, (row, count) in enumerate(zip(self.rows, counts, strict=True)):
+            row.num_prefilled += count
+            if _num_left(row) == 0 or row.num_prefilled in self._borders[row]:
+                self._store(i)
+        return sum(counts)
+
+    def take_finished(self) -> tuple[list[Sequence], BatchCache | None]:
+        """Remove the rows whose prompt is through: their sequences and one cache row for each."""
+        finished = [i for i, row in enumerate(self.rows) if _num_left(row) == 0]
+        if not finished:
+            return [], None
+        assert self._cache is not None
+        sequences = [s for i in finished for s in self.rows[i].sequences]
+        copies = [i for i in finished for _ in self.rows[i].sequences]
+        if len(finished) == len(self.rows):  # the usual case: nothing stays, so nothing is copied
+            cache, self._cache, self.rows = self._cache, None, []
+            self._borders.clear()
+            if copies != finished:
+                cache.keep(copies)
+            return sequences, cache
+        cache = self._cache.copy_of(copies)
+        self.keep([i for i in range(len(self.rows)) if i not in set(finished)])
+        return sequences, cache
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        self.rows = [self.rows[i] for i in rows]
+        self._borders = {row: self._borders[row] for row in self.rows}
+        if not rows:
+            self._cache = None
+        elif self._cache is not None:
+            self._cache.keep(rows)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the KV cache."""
+        return 0 if self._cache is None else self._cache.num_bytes
+
+    def _next_chunk(self, row: RunningRequest, step_tokens: int) -> list[int]:
+        start = row.num_prefilled
+        end = start + min(_num_left(row), step_tokens)
+        end = min([end, *(border for border in self._borders[row] if border > start)])
+        return list(row.request.prompt_token_ids[start:end])
+
+    def _store(self, index: int) -> None:
+        """Keep what a row holds now for later requests; a whole prompt pins its session."""
+        assert self._cache is not None
+        row = self.rows[index]
+        key = row.request.cache_key if _num_left(row) == 0 else None
+        tokens = row.request.prompt_token_ids[: row.num_prefilled]
+        self._prefixes.store(tokens, self._cache, index, key=key)
+
+
+def _num_left(row: RunningRequest) -> int:
+    """Prompt tokens still to prefill; the last one is decoding's first input."""
+    return len(row.request.prompt_token_ids) - 1 - row.num_prefilled

@@ -1,0 +1,122 @@
+"""What a model has seen of earlier prompts and answers, for requests that begin like them.
+
+Nothing is approximated: a row that starts here holds the model's own keys and values of the same
+tokens at the same places, so that warm and cold runs differ by rounding only, as runs in different
+batches do. Layers of plain attention can be reused up to any token. Where a model has others
+(rotating, recurrent, several in one), their state belongs to one place and cannot be cut: it is
+kept at the ends of messages and of whole prompts and answers, and a prompt is served from the last
+of those that it shares. A kind that mlx-lm cannot take out of a batch is not reused at all. A
+quantised KV cache cannot be batched by mlx-lm, so none comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from litellm_mlx.kvcache.layers import BatchCache
+from litellm_mlx.kvcache.prefix_tree import PrefixTree, Tokens
+from litellm_mlx.kvcache.row_state import (
+    KVSegment,
+    RowMatch,
+    RowSnapshot,
+    can_snapshot,
+    cut,
+    restore,
+    snapshot,
+)
+
+# Ends of messages in one prompt that are kept where state cannot be cut: system prompt, demos and
+# the last turns of a history. Each one ends a prefill pass, and costs a snapshot.
+MAX_BORDERS = 8
+
+
+class PrefixCache:
+    """The stored prefixes of one model. For the engine's thread only, but for `num_bytes`.
+
+    Args:
+        model: whose layer caches these are.
+        max_bytes: of all that is stored; 0 stores nothing.
+        stop_token_ids: end a message in the model's chat template.
+    """
+
+    def __init__(self, model: Any, max_bytes: int, stop_token_ids: Sequence[int]) -> None:
+        empty = BatchCache.new(model, 1)
+        self._model = model
+        self._is_plain = empty.is_plain
+        self._stop_token_ids = frozenset(stop_token_ids)
+        self._tree: PrefixTree[KVSegment, RowSnapshot] = PrefixTree(
+            max_bytes if can_snapshot(empty) else 0, needs_checkpoints=not self._is_plain
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of everything stored. Any thread may ask."""
+        return self._tree.num_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """The limit; 0 where nothing is stored."""
+        return self._tree.max_bytes
+
+    def match_length(self, tokens: Tokens) -> int:
+        """How many tokens of a prompt would not be prefilled; its last one always is."""
+        return self._tree.match_length(tokens[:-1])
+
+    def begin(self, prompts: Sequence[Tokens]) -> BatchCache:
+        """A batch of these prompts that holds what is known of each; see its `lengths`."""
+        matches: list[RowMatch] = [self._tree.find(prompt[:-1]) for prompt in prompts]
+        return restore(self._model, matches, [len(prompt) for prompt in prompts])
+
+    def borders(self, prompt: Tokens) -> list[int]:
+        """Where the prefill of a prompt must stop to be stored, ascending; its end is no border."""
+        if self._is_plain or self.max_bytes == 0:
+            return []
+        ends = [i + 1 for i, token in enumerate(prompt[:-2]) if token in self._stop_token_ids]
+        return ends[-MAX_BORDERS:]
+
+    def store(self, tokens: Tokens, cache: BatchCache, row: int, *, key: str | None = None) -> bool:
+        """Store a row of a batch; copies only what is not stored yet, and waits for nothing.
+
+        Args:
+            tokens: that the row holds, or the first of them; a model with layers whose state
+                cannot be cut has none stored then.
+            cache: the batch.
+            row: of the batch.
+            key: of a session to pin, see `PrefixTree`.
+
+        Returns:
+            Whether it is stored now.
+        """
+        if not tokens or self.max_bytes == 0:
+            return False
+        if self._is_plain:
+            return self._tree.insert(tokens, partial(cut, cache, row), key=key)
+        if len(tokens) != cache.lengths[row]:
+            return False
+        return self._tree.insert(
+            tokens, partial(cut, cache, row), partial(snapshot, cache, row), key=key
+        )
+
+    def session(self, key: str) -> tuple[Tokens, RowMatch] | None:
+        """The tokens of a pinned session and what is stored of them."""
+        tokens = self._tree.session(key)
+        return None if tokens is None else (tokens, self._tree.find(tokens))
+
+    def add_session(
+        self, key: str, tokens: Tokens, segment: KVSegment, taken: RowSnapshot | None
+    ) -> bool:
+        """Store and pin a session that comes from elsewhere.
+
+        Returns:
+            Whether it is pinned: not where it needs more than half of the bytes.
+        """
+
+        def cut_segment(start: int, end: int) -> KVSegment:
+            return segment.split(start)[1] if start > 0 else segment
+
+        is_stored = self._tree.insert(
+            tokens, cut_segment, None if taken is None else lambda: taken, key=key
+        )
+        return is_stored and self._tree.session(key) == tokens
