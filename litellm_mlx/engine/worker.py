@@ -37,6 +37,8 @@ from litellm_mlx.types import Event, TokenLogprob
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
+# Of the memory beside the weights; the rest is for rows that run, and for the machine.
+_PREFIX_CACHE_SHARE = 0.25
 
 
 @dataclass(slots=True)
