@@ -22,6 +22,7 @@ from litellm_mlx.types import (
     SamplingParams,
     TokenLogprob,
 )
+from tests.tiny_model import make_tiny_model
 
 STOP = 2  # <|im_end|>
 TEXT_TOKENS = range(3, 300)
@@ -195,3 +196,122 @@ def test_the_limit_holds_and_zero_is_off(tiny_model_dir: Path, cold: Engine[Load
     run(cold, request(prompt))
     assert run(cold, request(prompt))[1].usage.cached_tokens == 0
     assert cold.stats().prefix_bytes == 0
+
+
+# layers whose state cannot be cut -----------------------------------------------------------------
+
+# By kind of cache: what a model of this type has, and what its config needs for that.
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rotating and plain": (
+        "gemma3_text",
+        {"sliding_window": 48, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    ),
+    "recurrent and plain": (
+        "lfm2",
+        {
+            **{"norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3, "block_dim": 64},
+            **{"block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0},
+            **{"block_auto_adjust_ff_dim": False, "full_attn_idxs": [1]},
+        },
+    ),
+    "recurrent": (
+        "mamba2",
+        {
+            **{"num_heads": 8, "head_dim": 16, "state_size": 16, "layer_norm_epsilon": 1e-5},
+            **{"conv_kernel": 4, "n_groups": 1, "use_bias": False, "use_conv_bias": True},
+            **{"time_step_limit": [0.0, 100.0], "time_step_rank": "auto"},
+        },
+    ),
+    "several in one": (
+        "falcon_h1",
+        {
+            **{"mamba_d_head": 16, "mamba_d_ssm": 128, "mamba_d_state": 16, "mamba_n_heads": 8},
+            **{"ssm_multipliers": [1.0] * 5, "rope_theta": 10000.0},
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def other_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model_type, config = KINDS[request.param]
+    path = tmp_path_factory.mktemp("other") / "model"
+    return make_tiny_model(path, model_type=model_type, config=config)
+
+
+@pytest.fixture(scope="module")
+def other_cold(other_dir: Path) -> Iterator[Engine[LoadedModel]]:
+    engine = start(other_dir, prefix_cache_bytes=0)
+    yield engine
+    engine.shutdown()
+
+
+@pytest.fixture
+def other_warm(other_dir: Path) -> Iterator[Engine[LoadedModel]]:
+    engine = start(other_dir)
+    yield engine
+    engine.shutdown()
+
+
+def message(seed: int, count: int) -> tuple[int, ...]:
+    return (*some_tokens(seed, count - 1), STOP)
+
+
+def test_a_prompt_begins_at_the_last_message_that_it_shares(
+    other_warm: Engine[LoadedModel],
+) -> None:
+    system, demo = message(1, 90), message(2, 40)
+    assert cached(other_warm, (*system, *demo, *some_tokens(3, 20))) == 0
+    assert cached(other_warm, (*system, *demo, *some_tokens(4, 20))) == 130
+    assert cached(other_warm, (*system, *some_tokens(5, 20))) == 90
+    assert cached(other_warm, (*system[:50], *some_tokens(5, 20))) == 0
+    assert cached(other_warm, (*system, *demo, *some_tokens(3, 20))) == 149
+
+
+def test_only_the_last_messages_are_kept(other_warm: Engine[LoadedModel]) -> None:
+    messages = [message(seed, 10) for seed in range(12)]
+    assert cached(other_warm, (*sum(messages, ()), 5, 6)) == 0
+    assert cached(other_warm, (*sum(messages[:4], ()), 7, 8)) == 0
+    assert cached(other_warm, (*sum(messages[:5], ()), 7, 8)) == 50
+
+
+def test_the_next_turn_begins_after_the_answer(
+    other_cold: Engine[LoadedModel], other_warm: Engine[LoadedModel]
+) -> None:
+    prompt = (*message(1, 60), *some_tokens(2, 20))
+    asked = request(prompt, 30, num_top_logprobs=0)
+    answered = [logprob.token_id for logprob in logprobs(other_warm, asked)]
+    following = request((*prompt, *answered, *some_tokens(3, 20)))
+    texts, done = run(other_warm, following)
+    assert texts == run(other_cold, following)[0]
+    assert done.usage.cached_tokens in (109, 110)
+
+
+def test_greedy_text_is_the_same_cold_and_warm_whatever_the_layers(
+    other_cold: Engine[LoadedModel], other_warm: Engine[LoadedModel]
+) -> None:
+    rng = random.Random(3)
+    num_cached = 0
+    for i in range(6):
+        prompts = []
+        for j in range(4):
+            parts = [message(rng.randrange(2), 60 + 10 * k) for k in range(rng.randrange(4))]
+            prompts.append((*sum(parts, ()), *some_tokens(100 * i + j, rng.randrange(1, 40))))
+        expected = [run(other_cold, request(prompt))[0] for prompt in prompts]
+        streams = [other_warm.submit(request(prompt)) for prompt in prompts]
+        for stream, texts in zip(streams, expected, strict=True):
+            events = list(stream)
+            assert ["".join(e.text for e in events if isinstance(e, Delta))] == texts
+            num_cached += sum(e.usage.cached_tokens for e in events if isinstance(e, Done))
+    assert num_cached > 0
+
+
+def test_their_bytes_stay_within_the_limit(
+    other_dir: Path, other_cold: Engine[LoadedModel]
+) -> None:
+    engine = start(other_dir, prefix_cache_bytes=300_000)
+    for seed in range(12):
+        prompt = (*message(seed % 2, 50), *some_tokens(seed, 50))
+        assert run(engine, request(prompt))[0] == run(other_cold, request(prompt))[0]
+        assert engine.stats().prefix_bytes <= 300_000
+    engine.shutdown()
