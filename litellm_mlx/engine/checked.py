@@ -44,7 +44,7 @@ class Events(Protocol):
 
 @dataclass(slots=True)
 class _Completion:
-    """What one completion of the current try has given so far."""
+    """What one completion of the current round has given so far."""
 
     events: list[Delta | Finished] = field(default_factory=list)
     text: str = ""
@@ -53,7 +53,9 @@ class _Completion:
 class CheckedEvents:
     """Events of a request whose texts have all passed; nothing comes before that.
 
-    A completion that fails is drawn again, alone, until it passes or has had `max_tries`.
+    A completion that fails is drawn again until it passes or has had `max_tries`: once more, then
+    twice side by side, then three times, and so on. Rows of one batch cost little more than one
+    row, so a text that is hard to get right is had, or given up, in fewer rounds.
 
     Args:
         request: what was asked.
@@ -74,6 +76,8 @@ class CheckedEvents:
         self._check = check
         self._max_tries = max_tries
         self._num_tries = 1
+        self._num_rounds = 1
+        # Which of the caller's completions each one of the round may become.
         self._pending = list(range(request.n))
         self._completions = [_Completion() for _ in self._pending]
         self._passed: list[list[Delta | Finished]] = [[] for _ in self._pending]
@@ -115,7 +119,7 @@ class CheckedEvents:
         return self._ready.popleft()
 
     def close(self) -> None:
-        """Cancel the try that runs; safe to call twice."""
+        """Cancel the round that runs; safe to call twice."""
         self._is_over = True
         self._ready.clear()
         self._stream.close()
@@ -131,31 +135,34 @@ class CheckedEvents:
 
     def _judge(self) -> None:
         """Keep what passes; draw the rest again, or give up, or hand everything over."""
-        failed: list[int] = []
         problem = text = ""
         for index, completion in zip(self._pending, self._completions, strict=True):
+            if self._passed[index]:  # by one that was drawn beside it
+                continue
             found = self._check(completion.text)
             if found is None:
                 self._passed[index] = [replace(e, index=index) for e in completion.events]
             else:
-                failed.append(index)
                 problem, text = found, completion.text
-        if failed and self._num_tries >= self._max_tries:
+        failed = [index for index, events in enumerate(self._passed) if not events]
+        num_left = self._max_tries - self._num_tries
+        if failed and num_left <= 0:
             self._is_over = True
             raise _violation(problem, text, self._num_tries)
         if failed:
-            self._draw_again(failed)
+            self._draw_again(failed, min(self._num_rounds, num_left))
         else:
             self._hand_over()
 
-    def _draw_again(self, failed: list[int]) -> None:
-        self._pending = failed
-        self._completions = [_Completion() for _ in failed]
-        sampling = _sampling_of_try(self._request.sampling, self._num_tries)
-        self._num_tries += 1
+    def _draw_again(self, failed: list[int], num_each: int) -> None:
+        self._pending = [index for index in failed for _ in range(num_each)]
+        self._completions = [_Completion() for _ in self._pending]
+        sampling = _sampling_of_round(self._request.sampling, self._num_rounds)
+        self._num_rounds += 1
+        self._num_tries += num_each
         if self._is_over:  # closed while the check ran
             return
-        self._stream = self._submit(replace(self._request, sampling=sampling, n=len(failed)))
+        self._stream = self._submit(replace(self._request, sampling=sampling, n=len(self._pending)))
 
     def _hand_over(self) -> None:
         assert self._done is not None, "a stream ends with Done"
@@ -165,17 +172,17 @@ class CheckedEvents:
         self._is_over = True
 
 
-def _sampling_of_try(sampling: SamplingParams, num_tries: int) -> SamplingParams:
-    """A seed of its own for each further try, and some temperature."""
+def _sampling_of_round(sampling: SamplingParams, num_rounds: int) -> SamplingParams:
+    """A seed of its own for each further round, and some temperature."""
     seed = sampling.seed
     if seed is not None:
-        text = f"{seed}:try:{num_tries}".encode()
+        text = f"{seed}:try:{num_rounds}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
     return replace(sampling, seed=seed, temperature=sampling.temperature or RETRY_TEMPERATURE)
 
 
 def _add(first: Done, second: Done) -> Done:
-    """Two tries as one request: the prompt counts once, time runs from the first submit."""
+    """Two rounds as one request: the prompt counts once, time runs from the first submit."""
     usage = replace(
         first.usage,
         completion_tokens=first.usage.completion_tokens + second.usage.completion_tokens,

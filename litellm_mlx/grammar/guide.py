@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     Bitmask = np.ndarray[Any, np.dtype[np.int32]]
 
 
+# How llguidance 1.9.1 says that a regex grew over its limit, and what it prints after a reason.
+_LEXER_LIMIT = "lexer error"
+_STATE = "<state>"
+
+
 class JsonPlace(NamedTuple):
     """Where in a JSON text a guide is: how many containers are open, and whether in a string."""
 
@@ -154,10 +159,7 @@ class LLGuide:
         else:
             self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
         if self._matcher.is_error():
-            raise ConstraintError(
-                "the constraint is too complex for the grammar engine, which gave up while it was "
-                f"followed: {self._matcher.get_error()}"
-            )
+            raise _gave_up(self._matcher.get_error())
         if self._scratch is not None:
             row[:] = self._scratch[: row.size] & _real_tokens_bitmask(self._vocabulary)
         if self._never is not None:
@@ -169,7 +171,10 @@ class LLGuide:
         """Take the token that was sampled; see `Guide`."""
         self._first_mask = None
         if self._has_stopped or not self._matcher.consume_token(token_id):
-            raise _not_allowed(token_id, self._matcher.get_error())
+            reason = self._matcher.get_error()
+            if _LEXER_LIMIT in reason:
+                raise _gave_up(reason)
+            raise _not_allowed(token_id, reason)
         self._has_stopped = token_id in self._vocabulary.stop_token_ids
 
     def forced(self) -> list[int]:
@@ -382,6 +387,13 @@ class LimitedGuide:
         if self._depth + text.count(b"{") + text.count(b"[") > nesting_limit.MAX_DEPTH:
             return False
         return self._state == number_limit.START or not number_limit.goes_too_far(self._state, text)
+
+
+def _gave_up(reason: str) -> ConstraintError:
+    return ConstraintError(
+        "the constraint is too complex for the grammar engine, which gave up while it was "
+        f"followed: {reason.partition(_STATE)[0].strip()}"
+    )
 
 
 def _not_allowed(token_id: int, reason: str) -> EngineError:
