@@ -1,242 +1,255 @@
-"""What does decoding through the engine cost, free and constrained, beside mlx-lm alone?
+"""Does a structured answer come sooner than free text of the same length?
 
 Run:    LITELLM_LOCAL_MODEL_COST_MAP=True python benchmarks/decode.py
 Prints: a table of decode speeds, and one JSON object as its last line.
 
-Method. One process loads the model once. Every repeat measures five arms one after the other, in
-turned order every second time, after one warm-up of each:
+Method. One process loads the model once. Three schemas of DSPy programs are answered greedily:
+a knowledge graph, a reflection of seven strings, and a chain of thought with one string. A first,
+unmeasured run of each arm warms up and tells how many tokens each answer has; every arm then
+completes the same prompts by the same numbers of tokens, stop tokens switched off where the text is
+free. Arms, one after the other, in turned order every second repeat:
 
-    raw                mlx-lm's `stream_generate`, greedy, no constraint, 1 row
-    free               this engine, greedy, no constraint, 1 row
-    constrained        this engine, greedy, a JSON schema, 1 row
-    free_rows          as free, 16 rows with different prompts
-    constrained_rows   as constrained, 16 rows with different prompts
+    raw            mlx-lm's `stream_generate`, free, on the same weights
+    free           this engine, free
+    constrained    this engine, the schema, every token sampled
+    fast_forward   this engine, the schema, as it is by default: forced tokens are not sampled
 
-All arms complete the same prompts by the same number of tokens. A speed is of decoding only: N
-tokens arrive in N - 1 intervals, timed by the caller from its first token to its last; rows are
-timed from the first row's first token to the last row's last, so a later row's prefill counts
-against them. Ratios are taken within a repeat, and their median is given. The schema is a
-knowledge graph whose list of nodes is too long to end; no token is appended without a forward
-pass. The time of a mask is measured alone: the tokens of a constrained completion are replayed
-through a fresh guide, without a model beside it; `hot` one after the other, `cold` with memory read
-through the processor's caches before each, as a forward pass does. A pause between arms lets the
-BLAS threads of the last one, which spin for 0.2 s, go to sleep: raw runs on a thread of its own.
+for one row, and the engine's for 16 rows with different prompts. `long_string` is a schema with one
+string that goes on until the token budget: nothing in it is forced but its braces, which are not
+counted, so that it shows what masks cost. A speed is of decoding only: all tokens of an answer,
+over the time from the end of its prompt's prefill to its last token; rows are timed from the first
+one's prefill to the last one's last token, so a later row's prefill counts against them. Ratios are
+taken within a repeat, and their median is given. `passes_per_token` are forward passes of decoding
+over the tokens of the longest answer: 1 where each token takes a pass, whatever the number of rows.
+The time of a mask is measured alone: the tokens of an answer are replayed through a fresh guide,
+without a model beside it; `hot` one after the other, `cold` with memory read through the
+processor's caches before each, as a forward pass does.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
-import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from _common import Spread, add_count, machine, parser, say, versions
-
-from litellm_mlx.config import EngineConfig
-from litellm_mlx.engine.engine import Engine
-from litellm_mlx.engine.stream import EventStream
-from litellm_mlx.grammar.compiler import compile_constraint
-from litellm_mlx.grammar.constraint import json_schema_constraint
-from litellm_mlx.grammar.guide import Guide
-from litellm_mlx.models.loader import LoadedModel, load_model
-from litellm_mlx.models.names import parse_model_name
-from litellm_mlx.types import Constraint, Delta, Done, GenerationRequest, SamplingParams
-
-PAUSE_S = 0.5
-MASK_REPLAYS = 5
-EVICTION_BYTES = 160 * 2**20  # gives the same cold figures as float32 products of SmolLM2's head
-TOPICS = (
-    *("Marie Curie", "Warsaw", "the river Nile", "volcanoes", "chess", "honey bees", "the Moon"),
-    *("bridges", "coffee", "glass", "the violin", "maps", "whales", "bread", "railways", "rain"),
+from _common import (
+    Spread,
+    add_count,
+    add_plot,
+    finish,
+    heading,
+    over,
+    parser,
+    print_table,
+    say,
+    take_turns,
 )
-# A numbered list: the likeliest next token ends it late or never.
-PROMPT = "The following is a long numbered list of facts about {}.\n\n1."
+from _engine import MLXLM, Reply, Work, ask_all, serving, sharing, without_prefix_cache
+from _plots import Bar, bars
+from _tasks import LONG_STRING, TASKS, Task, endless, greedy
+
+from litellm_mlx.engine.engine import Engine
+from litellm_mlx.grammar.compiler import compile_constraint
+from litellm_mlx.grammar.guide import Guide
+from litellm_mlx.models.loader import LoadedModel
+from litellm_mlx.types import Delta, GenerationRequest
+
+ROWS_TASK = "knowledge_graph"  # the one that is measured with many rows in every way
+MASK_REPLAYS, MASK_TOKENS = 3, 64
+EVICTION_BYTES = 160 * 2**20  # gives the same cold figures as float32 products of SmolLM2's head
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One arm, once: decode speed of all rows together, and when things were seen."""
+    """One arm, once."""
 
-    tokens_per_s: float
-    wall_tokens_per_s: float  # prefill included
-    first_token_s: float  # of the first row
-    intervals_s: tuple[float, ...]  # between tokens, of a single row
-    cached_tokens: int  # prompt tokens of all rows that were not prefilled again
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the caller of one request saw."""
-
-    token_times_s: tuple[float, ...]
+    tokens_per_s: float  # of decoding, all rows together
+    first_text_s: float  # of the first row, prefill included
+    answer_s: float  # whole, of the last row
     num_tokens: int
-    token_ids: tuple[int, ...] = ()
-    cached_tokens: int = 0
+    num_longest: int
+    num_passes: int | None = None  # mlx-lm does not count its own
+    num_forced: int = 0
+
+    @property
+    def passes_per_token(self) -> float:
+        """1 where every token of the longest answer takes a pass of its own."""
+        return (self.num_passes or 0) / self.num_longest
 
 
 @dataclass(frozen=True, slots=True)
-class MaskCost:
-    """Microseconds per token of one guide."""
+class Answers:
+    """What the unmeasured run of a schema gave, one entry per row."""
 
-    fill: Spread
-    advance: Spread
-    total: Spread
-
-    def as_json(self) -> dict[str, dict[str, float]]:
-        """The three spreads."""
-        spreads = {"total": self.total, "fill": self.fill, "advance": self.advance}
-        return {name: spread.as_json(1) for name, spread in spreads.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class ConstraintCost:
-    """What the constraint costs beside the model."""
-
-    hot: MaskCost
-    cold: MaskCost
-    compile_ms: float
+    num_tokens: list[int]
+    texts: list[str]
+    num_closed_by_budget: int
 
 
 class Bench:
     """The arms over one loaded model.
 
     Args:
-        engine: its engine, loaded.
-        num_tokens: length of every completion.
+        stepwise: an engine that samples every token.
+        forward: one that does not sample what is forced.
+        mlx_lm: on the same weights.
+        num_tokens: budget of every answer.
+        num_long_tokens: length of the string that goes on.
         num_rows: of the arms with many rows.
     """
 
-    def __init__(self, engine: Engine[LoadedModel], num_tokens: int, num_rows: int) -> None:
-        self._engine = engine
-        self._raw_thread = ThreadPoolExecutor(1, "raw")
-        self.loaded = engine.model()
+    def __init__(
+        self,
+        stepwise: Engine[LoadedModel],
+        forward: Engine[LoadedModel],
+        mlx_lm: MLXLM,
+        *,
+        num_tokens: int,
+        num_long_tokens: int,
+        num_rows: int,
+    ) -> None:
+        self.loaded = forward.model()
+        self._stepwise = stepwise
+        self._forward = forward
+        self._mlx_lm = mlx_lm
         self._num_tokens = num_tokens
-        self.constraint = json_schema_constraint(knowledge_graph_schema(num_tokens))
-        topics = [_topic(i) for i in range(num_rows)]
-        encode = self.loaded.tokenizer.encode
-        self.prompts = [tuple(encode(PROMPT.format(topic))) for topic in topics]
-        self.arms: dict[str, Callable[[], Sample]] = {
-            "raw": self.raw,
-            "free": lambda: self.ours(None, 1),
-            "constrained": lambda: self.ours(self.constraint, 1),
-            "free_rows": lambda: self.ours(None, num_rows),
-            "constrained_rows": lambda: self.ours(self.constraint, num_rows),
-        }
+        self._num_long_tokens = num_long_tokens
+        self._num_rows = num_rows
+        self._tasks = {**TASKS, "long_string": LONG_STRING}
+        self.is_text_equal: dict[str, bool] = {}
+        self.answers: dict[str, Answers] = {}
 
-    def raw(self) -> Sample:
-        """Decode with mlx-lm alone, on the engine's weights; the engine sleeps meanwhile.
+    def warm_up(self) -> None:
+        """Run every arm once: the answers are kept for their lengths and compared as texts."""
+        for name, task in self._tasks.items():
+            one, many = self._requests(task, 1), self._requests(task, self._num_rows)
+            alone = _answers(ask_all(self._forward, one))
+            self.answers[name] = alone
+            slow = _answers(ask_all(self._stepwise, one))
+            self.is_text_equal[name] = slow.texts == alone.texts
+            if name == ROWS_TASK:
+                self.answers[f"{name}_rows"] = _answers(ask_all(self._forward, many))
+        ask_all(self._stepwise, self._free(TASKS[ROWS_TASK], [4] * self._num_rows))
+        self._mlx_lm.stream(self._prompt(LONG_STRING, 0), 4)
 
-        On one thread for all repeats, as MLX's streams and a BLAS's helpers belong to threads.
-        Not on the main thread: what MLX 0.32.4 compiled there is freed after Python has gone, and
-        the process dies at exit when the engine's thread has run too.
-        """
-        return self._raw_thread.submit(self._raw).result()
+    def arms(self) -> dict[str, Callable[[], Sample]]:
+        """What is measured; call it after the warm-up."""
+        arms: dict[str, Callable[[], Sample]] = {}
+        for name, task in self._tasks.items():
+            lengths = self.answers[name].num_tokens
+            arms[f"{name}/raw"] = partial(self.raw, task, lengths[0])
+            constrained = self._requests(task, 1)
+            if task is LONG_STRING:
+                arms[f"{name}/constrained"] = partial(
+                    self.ours, self._forward, constrained, counts_forced=False
+                )
+                continue
+            arms[f"{name}/constrained"] = partial(self.ours, self._stepwise, constrained)
+            arms[f"{name}/fast_forward"] = partial(self.ours, self._forward, constrained)
+            if name == ROWS_TASK:
+                arms[f"{name}/free"] = partial(self.ours, self._stepwise, self._free(task, lengths))
+        task, rows = TASKS[ROWS_TASK], f"rows{self._num_rows}"
+        lengths = self.answers[f"{ROWS_TASK}_rows"].num_tokens
+        many = self._requests(task, self._num_rows)
+        free = self._free(task, lengths)
+        arms[f"{ROWS_TASK}/free_{rows}"] = partial(self.ours, self._stepwise, free)
+        arms[f"{ROWS_TASK}/constrained_{rows}"] = partial(self.ours, self._stepwise, many)
+        for name, task in TASKS.items():
+            many = self._requests(task, self._num_rows)
+            arms[f"{name}/fast_forward_{rows}"] = partial(self.ours, self._forward, many)
+        return arms
 
-    def close(self) -> None:
-        """End both threads."""
-        self._raw_thread.shutdown()
-        self._engine.shutdown()
+    def raw(self, task: Task, num_tokens: int) -> Sample:
+        """Decode with mlx-lm alone."""
+        whole_s, prefill_s, first_s = self._mlx_lm.stream(self._prompt(task, 0), num_tokens)
+        speed = num_tokens / (whole_s - prefill_s)
+        return Sample(speed, first_s, whole_s, num_tokens, num_tokens)
 
-    def _raw(self) -> Sample:
-        from mlx_lm import stream_generate
+    def ours(
+        self,
+        engine: Engine[LoadedModel],
+        requests: list[GenerationRequest],
+        *,
+        counts_forced: bool = True,
+    ) -> Sample:
+        """Decode with an engine, a request and a calling thread per row."""
+        before = engine.stats()
+        replies = ask_all(engine, requests)
+        work = Work.between(before, engine.stats())
+        start_s = min(reply.prefilled_s for reply in replies)
+        end_s = max(reply.end_s for reply in replies)
+        num_tokens = sum(reply.num_tokens for reply in replies)
+        num_counted = num_tokens - (0 if counts_forced else work.num_forced_tokens)
+        return Sample(
+            tokens_per_s=num_counted / (end_s - start_s),
+            first_text_s=min(reply.first_token_s for reply in replies),
+            answer_s=end_s - replies[0].start_s,
+            num_tokens=num_tokens,
+            num_longest=max(reply.num_tokens for reply in replies),
+            num_passes=work.num_passes,
+            num_forced=work.num_forced_tokens,
+        )
 
-        prompt = list(self.prompts[0])
-        times_s: list[float] = []
-        start_s = time.perf_counter()
-        for _ in stream_generate(  # a response per token; the last comes when the text is flushed
-            self.loaded.model, self.loaded.tokenizer, prompt, max_tokens=self._num_tokens
-        ):
-            times_s.append(time.perf_counter())
-        self._check_length(len(times_s))
-        return _sample(start_s, [Row(tuple(times_s), len(times_s))])
-
-    def ours(self, constraint: Constraint | None, num_rows: int) -> Sample:
-        """Decode with the engine, a request and a calling thread per row."""
-        requests = [self._request(prompt, constraint) for prompt in self.prompts[:num_rows]]
-        start_s = time.perf_counter()
-        streams = [self._engine.submit(request) for request in requests]
-        if num_rows == 1:
-            rows = [_consume(streams[0])]
-        else:
-            with ThreadPoolExecutor(num_rows) as pool:
-                rows = list(pool.map(_consume, streams))
-        for row in rows:
-            self._check_length(row.num_tokens)
-        return _sample(start_s, rows)
-
-    def constraint_cost(self) -> ConstraintCost:
-        """Compile the constraint and replay one completion through fresh guides of it."""
+    def mask_costs(self) -> dict[str, Any]:
+        """Microseconds per token of the knowledge graph's guide, and the compile time."""
         import numpy as np
 
-        request = self._request(self.prompts[0], self.constraint, num_top_logprobs=0)
-        token_ids = _consume(self._engine.submit(request)).token_ids
+        task = TASKS[ROWS_TASK]
+        request = greedy(
+            self._prompt(task, 0), self._num_tokens, task.constraint, num_top_logprobs=0
+        )
+        token_ids = [
+            entry.token_id
+            for event in self._stepwise.submit(request)
+            if isinstance(event, Delta)
+            for entry in event.logprobs
+        ][:MASK_TOKENS]
         num_words = self.loaded.vocabulary.num_bitmask_words
-        index = compile_constraint(self.constraint, self.loaded.vocabulary)
+        index = compile_constraint(task.constraint, self.loaded.vocabulary)
         memory = np.ones(EVICTION_BYTES, dtype=np.uint8)
 
-        def replay(between: Callable[[], object]) -> MaskCost:
+        def replay(between: Callable[[], object]) -> dict[str, Any]:
             runs = [
                 _replay(index.guide(), token_ids, num_words, between) for _ in range(MASK_REPLAYS)
             ]
-            return MaskCost(
-                fill=Spread.of([fill for fill, _ in runs]),
-                advance=Spread.of([advance for _, advance in runs]),
-                total=Spread.of([fill + advance for fill, advance in runs]),
-            )
+            fills, advances = zip(*runs, strict=True)
+            return {
+                "fill": Spread.of(fills).as_json(1),
+                "advance": Spread.of(advances).as_json(1),
+            }
 
-        return ConstraintCost(replay(lambda: None), replay(memory.max), 1e3 * index.compile_s)
+        return {
+            "mask_us_per_token": {"hot": replay(lambda: None), "cold": replay(memory.max)},
+            "compile_ms": round(1e3 * index.compile_s, 2),
+        }
 
-    def _request(
-        self,
-        prompt: tuple[int, ...],
-        constraint: Constraint | None,
-        num_top_logprobs: int | None = None,
-    ) -> GenerationRequest:
-        return GenerationRequest(
-            prompt,
-            self._num_tokens,
-            SamplingParams(temperature=0),
-            constraint=constraint,
-            num_top_logprobs=num_top_logprobs,
-        )
+    def _prompt(self, task: Task, row: int) -> tuple[int, ...]:
+        return task.prompt(self.loaded.tokenizer, row)
 
-    def _check_length(self, num_tokens: int) -> None:
-        """Completions of unlike length cannot be compared."""
-        if num_tokens != self._num_tokens:
-            raise SystemExit(
-                f"{self.loaded.name} ended after {num_tokens} of {self._num_tokens} tokens; "
-                "ask for fewer with --tokens"
-            )
+    def _requests(self, task: Task, num_rows: int) -> list[GenerationRequest]:
+        budget = self._num_long_tokens if task is LONG_STRING else self._num_tokens
+        constraint = task.constraint
+        return [greedy(self._prompt(task, row), budget, constraint) for row in range(num_rows)]
+
+    def _free(self, task: Task, lengths: list[int]) -> list[GenerationRequest]:
+        stops = self.loaded.stop_token_ids
+        return [endless(self._prompt(task, row), n, stops) for row, n in enumerate(lengths)]
 
 
-def knowledge_graph_schema(num_nodes: int) -> dict[str, Any]:
-    """JSON schema of a knowledge graph with at least `num_nodes` nodes."""
-    node = {
-        "type": "object",
-        "properties": {
-            "id": {"type": "integer"},
-            "label": {"type": "string", "maxLength": 40},
-            "type": {"enum": ["person", "place", "organisation"]},
-        },
-        "required": ["id", "label", "type"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"nodes": {"type": "array", "items": node, "minItems": num_nodes}},
-        "required": ["nodes"],
-        "additionalProperties": False,
-    }
+def _answers(replies: list[Reply]) -> Answers:
+    return Answers(
+        [reply.num_tokens for reply in replies],
+        [reply.text for reply in replies],
+        sum(reply.num_closed_by_budget for reply in replies),
+    )
 
 
 def _replay(
-    guide: Guide, token_ids: tuple[int, ...], num_words: int, between: Callable[[], object]
+    guide: Guide, token_ids: list[int], num_words: int, between: Callable[[], object]
 ) -> tuple[float, float]:
     """Microseconds per token of filling the bitmask, and of advancing."""
     import numpy as np
@@ -255,172 +268,150 @@ def _replay(
     return 1e6 * fill_s / len(token_ids), 1e6 * advance_s / len(token_ids)
 
 
-def _topic(i: int) -> str:
-    """A topic of its own for every row."""
-    turn, place = divmod(i, len(TOPICS))
-    return (
-        TOPICS[place]
-        if turn == 0
-        else f"{TOPICS[place]} and {TOPICS[(place + turn) % len(TOPICS)]}"
-    )
-
-
-def _consume(stream: EventStream) -> Row:
-    """Take a stream's events as a caller would, noting when its text came.
-
-    Every delta is one token in the texts of these prompts; where one is not (half a character),
-    the number of tokens is still the engine's own count.
-    """
-    times_s: list[float] = []
-    token_ids: list[int] = []
-    num_tokens = cached_tokens = 0
-    for event in stream:
-        if isinstance(event, Delta):
-            times_s.append(time.perf_counter())
-            token_ids.extend(entry.token_id for entry in event.logprobs)
-        elif isinstance(event, Done):
-            num_tokens = event.usage.completion_tokens
-            cached_tokens = event.usage.cached_tokens
-    return Row(tuple(times_s), num_tokens, tuple(token_ids), cached_tokens)
-
-
-def _sample(start_s: float, rows: list[Row]) -> Sample:
-    first_s = min(row.token_times_s[0] for row in rows)
-    last_s = max(row.token_times_s[-1] for row in rows)
-    times_s = rows[0].token_times_s if len(rows) == 1 else ()
-    return Sample(
-        tokens_per_s=sum(row.num_tokens - 1 for row in rows) / (last_s - first_s),
-        wall_tokens_per_s=sum(row.num_tokens for row in rows) / (last_s - start_s),
-        first_token_s=first_s - start_s,
-        intervals_s=tuple(b - a for a, b in itertools.pairwise(times_s)),
-        cached_tokens=sum(row.cached_tokens for row in rows),
-    )
-
-
-def measure(bench: Bench, repeats: int, *, quiet: bool) -> dict[str, list[Sample]]:
-    """Every arm `repeats` times, interleaved, after one warm-up each."""
-    samples: dict[str, list[Sample]] = {name: [] for name in bench.arms}
-    for repeat in range(repeats + 1):
-        names = list(bench.arms)
-        for name in names if repeat % 2 else reversed(names):
-            time.sleep(PAUSE_S)
-            sample = bench.arms[name]()
-            say(f"{repeat}/{repeats} {name} {sample.tokens_per_s:.1f} tokens/s", quiet=quiet)
-            if repeat:  # the first is the warm-up
-                samples[name].append(sample)
-    return samples
-
-
 def ratios(samples: dict[str, list[Sample]], num_rows: int) -> dict[str, Spread]:
     """Speeds over each other, within each repeat."""
+    speeds = {name: [run.tokens_per_s for run in runs] for name, runs in samples.items()}
+    rows = f"rows{num_rows}"
 
-    def over(name: str, base: str) -> Spread:
-        pairs = zip(samples[name], samples[base], strict=True)
-        return Spread.of([a.tokens_per_s / b.tokens_per_s for a, b in pairs])
+    def compare(arm: str, base: str) -> Spread:
+        return over(speeds[arm], speeds[base])
 
-    return {
-        "free_over_raw": over("free", "raw"),
-        "constrained_over_raw": over("constrained", "raw"),
-        "constrained_over_free": over("constrained", "free"),
-        f"rows{num_rows}_over_1": over("constrained_rows", "constrained"),
-        f"free_rows{num_rows}_over_1": over("free_rows", "free"),
+    found = {}
+    for task in TASKS:
+        raw = f"{task}/raw"
+        found[f"{task}: fast_forward over raw"] = compare(f"{task}/fast_forward", raw)
+        found[f"{task}: constrained over raw"] = compare(f"{task}/constrained", raw)
+    per_repeat = [
+        [a / b for a, b in zip(speeds[f"{t}/fast_forward"], speeds[f"{t}/raw"], strict=True)]
+        for t in TASKS
+    ]
+    means = [sum(ratios) / len(TASKS) for ratios in zip(*per_repeat, strict=True)]
+    found["mean of the schemas: fast_forward over raw"] = Spread.of(means)
+    found["long_string over raw"] = compare("long_string/constrained", "long_string/raw")
+    task = ROWS_TASK
+    found["free over raw"] = compare(f"{task}/free", f"{task}/raw")
+    found[f"{rows}: fast_forward over free"] = compare(
+        f"{task}/fast_forward_{rows}", f"{task}/free_{rows}"
+    )
+    found[f"{rows} over 1"] = compare(f"{task}/fast_forward_{rows}", f"{task}/fast_forward")
+    return found
+
+
+def arm_figures(runs: list[Sample]) -> dict[str, Any]:
+    """One arm's repeats."""
+    last = runs[-1]
+    figures: dict[str, Any] = {
+        "tokens_per_s": Spread.of([run.tokens_per_s for run in runs]).as_json(),
+        "first_text_ms": Spread.of([1e3 * run.first_text_s for run in runs]).as_json(1),
+        "answer_s": Spread.of([run.answer_s for run in runs]).as_json(),
+        "tokens": last.num_tokens,
     }
+    if last.num_passes is not None:
+        per_token = Spread.of([run.passes_per_token for run in runs])
+        figures |= {
+            "passes_per_token": per_token.as_json(),
+            "forced_share": round(last.num_forced / last.num_tokens, 3),
+        }
+    return figures
 
 
-def print_table(
-    samples: dict[str, list[Sample]], compared: dict[str, Spread], cost: ConstraintCost
-) -> None:
+def show(result: dict[str, Any]) -> None:
     """The figures for a person, as Markdown; each is median (min-max)."""
-    print("| arm | decode tokens/s | with prefill tokens/s | first token ms | inter-token ms |")
-    print("|---|---|---|---|---|")
-    for name, runs in samples.items():
-        decode = Spread.of([run.tokens_per_s for run in runs])
-        wall = Spread.of([run.wall_tokens_per_s for run in runs])
-        first_ms = Spread.of([1e3 * run.first_token_s for run in runs])
-        inter_ms = _inter_token_ms(runs)
-        inter = f"{inter_ms:.1f}" if inter_ms is not None else "-"
-        print(f"| {name} | {decode:.1f} | {wall:.1f} | {first_ms:.0f} | {inter} |")
-    print("\n| ratio | median (min-max) |")
-    print("|---|---|")
-    for name, ratio in compared.items():
-        print(f"| {name} | {ratio:.3f} |")
-    print("\n| mask us per token | fill | advance |")
-    print("|---|---|---|")
-    for name, mask in (("hot", cost.hot), ("cold", cost.cold)):
-        print(f"| {name} | {mask.fill:.0f} | {mask.advance:.0f} |")
-    print(f"\ncompile {cost.compile_ms:.1f} ms\n")
+    print_table(
+        ("arm", "tokens", "decode tokens/s", "passes per token", "forced", "whole answer s"),
+        (
+            (
+                name,
+                arm["tokens"],
+                _spread(arm["tokens_per_s"], 1),
+                _spread(arm["passes_per_token"], 2) if "passes_per_token" in arm else "-",
+                f"{arm['forced_share']:.0%}" if "forced_share" in arm else "-",
+                _spread(arm["answer_s"], 2),
+            )
+            for name, arm in result["arms"].items()
+        ),
+    )
+    print_table(
+        ("ratio", "median (min-max)"),
+        ((name, _spread(ratio, 3)) for name, ratio in result["ratios"].items()),
+    )
+    print_table(
+        ("mask us per token", "fill", "advance"),
+        (
+            (name, _spread(mask["fill"], 0), _spread(mask["advance"], 0))
+            for name, mask in result["mask_us_per_token"].items()
+        ),
+    )
+    print(f"compile {result['compile_ms']:.1f} ms; same text in steps: {result['text_is_equal']}\n")
 
 
-def _inter_token_ms(runs: list[Sample]) -> Spread | None:
-    """Median interval of each run; none where rows ran together."""
-    if not runs[0].intervals_s:
-        return None
-    return Spread.of([1e3 * statistics.median(run.intervals_s) for run in runs])
+def _spread(figures: dict[str, float], digits: int) -> str:
+    return f"{Spread(**figures):.{digits}f}"
 
 
-def result(
-    bench: Bench,
-    options: argparse.Namespace,
-    samples: dict[str, list[Sample]],
-    compared: dict[str, Spread],
-    cost: ConstraintCost,
-) -> dict[str, Any]:
-    """Everything that was measured, as one JSON object."""
-    return {
-        "benchmark": "decode",
-        "versions": versions(),
-        "machine": machine(bench.loaded.hardware),
-        "model": bench.loaded.name,
-        "weights": bench.loaded.dtype,
-        "tokens": options.tokens,
-        "rows": options.rows,
-        "repeats": options.repeats,
-        "prompt_tokens": len(bench.prompts[0]),
-        "cached_tokens": {name: runs[-1].cached_tokens for name, runs in samples.items()},
-        "medians": {
-            name: round(Spread.of([run.tokens_per_s for run in runs]).median, 2)
-            for name, runs in samples.items()
-        },
-        "ratios": {name: round(ratio.median, 3) for name, ratio in compared.items()},
-        "tokens_per_s": _spreads(samples, lambda run: run.tokens_per_s),
-        "wall_tokens_per_s": _spreads(samples, lambda run: run.wall_tokens_per_s),
-        "time_to_first_token_ms": _spreads(samples, lambda run: 1e3 * run.first_token_s),
-        "inter_token_ms": {
-            name: spread.as_json()
-            for name, runs in samples.items()
-            if (spread := _inter_token_ms(runs)) is not None
-        },
-        "ratio_spreads": {name: ratio.as_json() for name, ratio in compared.items()},
-        "mask_us_per_token": {"hot": cost.hot.as_json(), "cold": cost.cold.as_json()},
-        "compile_ms": round(cost.compile_ms, 2),
-    }
+def plot(result: dict[str, Any], path: Path) -> None:
+    """A structured answer beside free text of the same length."""
+    arms = result["arms"]
 
+    def bar(label: str, arm: str, *, is_ours: bool = False) -> Bar:
+        return Bar(label, arms[arm]["tokens_per_s"]["median"], is_ours)
 
-def _spreads(
-    samples: dict[str, list[Sample]], figure: Callable[[Sample], float]
-) -> dict[str, dict[str, float]]:
-    return {name: Spread.of([figure(r) for r in runs]).as_json() for name, runs in samples.items()}
+    groups = [
+        (
+            task.replace("_", " "),
+            (
+                bar("mlx-lm, free text", f"{task}/raw"),
+                bar("litellm-mlx, JSON schema", f"{task}/fast_forward", is_ours=True),
+            ),
+        )
+        for task in TASKS
+    ]
+    gain = result["ratios"]["mean of the schemas: fast_forward over raw"]["median"]
+    title = f"A structured answer decodes at {gain:.2f} times the speed of free text"
+    bars(path, title, groups, "tokens/s", 1)
 
 
 def main() -> None:
-    """Measure, print the table, print the JSON line."""
+    """Measure, print the tables, print the JSON line."""
     options = parser(__doc__)
-    add_count(options, "--tokens", 128, "length of every completion")
+    add_plot(options)
+    add_count(options, "--tokens", 256, "budget of every answer")
+    add_count(options, "--long-string-tokens", 64, "of the string that goes on")
     add_count(options, "--rows", 16, "requests that decode together")
+    options.set_defaults(repeats=3)
     given = options.parse_args()
-    if given.tokens < 2:
-        options.error("--tokens must be at least 2: a speed needs an interval")
     # All rows must be in the batch at once, or the arm measures the queue.
-    config = EngineConfig(max_batch_size=max(given.rows, 32))
-    spec = parse_model_name(given.model.removeprefix("mlx/"))
-    engine = Engine(lambda: load_model(spec, config), config, name=spec.name)
-    with closing(Bench(engine, given.tokens, given.rows)) as bench:
-        cost = bench.constraint_cost()
-        samples = measure(bench, given.repeats, quiet=given.json)
-        compared = ratios(samples, given.rows)
-        if not given.json:
-            print_table(samples, compared, cost)
-        print(json.dumps(result(bench, given, samples, compared, cost)))
+    settings = {"max_batch_size": max(given.rows, 32)}
+    with ExitStack() as stack:
+        forward = stack.enter_context(serving(given.model, without_prefix_cache(**settings)))
+        config = without_prefix_cache(**settings, fast_forward=False)
+        stepwise = stack.enter_context(sharing(forward, config))
+        mlx_lm = MLXLM(forward.model())
+        stack.callback(mlx_lm.close)
+        bench = Bench(
+            stepwise,
+            forward,
+            mlx_lm,
+            num_tokens=given.tokens,
+            num_long_tokens=given.long_string_tokens,
+            num_rows=given.rows,
+        )
+        say("warming up", quiet=given.json)
+        bench.warm_up()
+        samples = take_turns(bench.arms(), given.repeats, quiet=given.json)
+        result = {
+            **heading("decode", bench.loaded, given),
+            "arms": {name: arm_figures(runs) for name, runs in samples.items()},
+            "ratios": {k: ratio.as_json() for k, ratio in ratios(samples, given.rows).items()},
+            "text_is_equal": bench.is_text_equal,
+            "answers_closed_by_budget": {
+                name: answers.num_closed_by_budget for name, answers in bench.answers.items()
+            },
+            **bench.mask_costs(),
+        }
+    if not given.json:
+        show(result)
+    finish(result, given, plot)
 
 
 if __name__ == "__main__":
