@@ -26,7 +26,9 @@ class EngineConfig:
         max_batch_size: sequences decoded together; more wait.
         max_queued: sequences that may wait for a place; one more is refused with a 429.
         prefill_batch_size: prompts that are prefilled together.
-        prefill_step_tokens: prompt tokens per sequence between two decode steps.
+        prefill_step_tokens: of one prompt in one forward pass; fewer while others decode.
+        prefill_pause_steps: how many decode steps' time others may stand still for a part of a
+            prompt; less makes streams smoother, more gets prompts through sooner.
         default_max_tokens: completion limit of a request that names none; the context still rules.
         default_timeout_s: deadline of a request that names none.
         max_whitespace_run: characters of whitespace in a row in a JSON string; 0 is no limit.
@@ -34,10 +36,10 @@ class EngineConfig:
             then the string is closed; 0 is no limit.
         max_string_tokens: length of a JSON string; then it is closed; 0 is no limit.
         max_tries: how often a completion is drawn at most where a check follows the grammar.
-        fast_forward: take tokens that the grammar forces without asking the model.
-        prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
         prefix_cache_bytes: what may be kept of prompts and answers for requests that begin alike;
             0 is off. Not given, a quarter of the memory that the weights leave.
+        fast_forward: take tokens that the grammar forces without asking the model.
+        prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.
@@ -47,6 +49,8 @@ class EngineConfig:
     max_queued: int = 1024
     prefill_batch_size: int = 8
     prefill_step_tokens: int = 512
+    # With the decode step itself 2.5 times the usual gap between tokens, so that 3 times holds.
+    prefill_pause_steps: float = 1.5
     default_max_tokens: int = 8192
     default_timeout_s: float = 600.0
     # Deeper than code is indented, wider than most tables; 64 tokens of a budget at most.
@@ -55,11 +59,11 @@ class EngineConfig:
     max_repetition: int = 256
     max_string_tokens: int = 0
     max_tries: int = 6
+    prefix_cache_bytes: int | None = None
     fast_forward: bool = True
     prompt_repair: bool = True
     backend: Backend = "llguidance"
     expand_weights: bool = True
-    prefix_cache_bytes: int | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

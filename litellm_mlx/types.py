@@ -135,11 +135,21 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds from submit, on the monotonic clock, of one request."""
+    """Where the seconds of one request went, on the monotonic clock.
+
+    One after another they are compiling the constraint, the queue, the prefill of the prompt, and
+    decoding until the last completion ends: together `total_s`. `mask_s` is the part of decoding
+    in which allowed tokens were computed for it, most of it while the device worked.
+    `time_to_first_token_s` counts from submit.
+    """
 
     queue_s: float
     time_to_first_token_s: float
     total_s: float
+    compile_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    mask_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

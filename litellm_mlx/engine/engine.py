@@ -230,6 +230,7 @@ class Engine(Generic[ModelT]):
                     f"{self._config.max_queued}; try again later or raise "
                     "LITELLM_MLX_MAX_QUEUED"
                 )
+            running.accepted_s = time.monotonic()
             self._inbox.put(running)
 
     def _num_waiting(self) -> int:

@@ -39,7 +39,9 @@ class RunningRequest:
     num_prefilled: int = 0
     num_cached: int = 0
     submitted_s: float = field(default_factory=time.monotonic)
+    accepted_s: float | None = None
     admitted_s: float | None = None
+    prefilled_s: float | None = None
     first_token_s: float | None = None
 
     @property
@@ -55,20 +57,29 @@ class RunningRequest:
 
     def done(self) -> Done:
         """The closing event, with what the request cost."""
-        now_s, start_s = time.monotonic(), self.submitted_s
         usage = Usage(
             prompt_tokens=len(self.request.prompt_token_ids),
             completion_tokens=sum(len(s.token_ids) for s in self.sequences),
             reasoning_tokens=sum(s.num_reasoning_tokens for s in self.sequences),
-        )
             cached_tokens=self.num_cached,
-        timings = Timings(
-            queue_s=(self.admitted_s or now_s) - start_s,
-            time_to_first_token_s=(self.first_token_s or now_s) - start_s,
-            total_s=now_s - start_s,
         )
         num_forced_tokens = sum(s.num_forced_tokens for s in self.sequences)
-        return Done(usage, timings, num_forced_tokens=num_forced_tokens)
+        return Done(usage, self._timings(), num_forced_tokens=num_forced_tokens)
+
+    def _timings(self) -> Timings:
+        now_s, start_s = time.monotonic(), self.submitted_s
+        accepted_s = self.accepted_s or start_s
+        admitted_s = self.admitted_s or accepted_s
+        prefilled_s = self.prefilled_s or admitted_s
+        return Timings(
+            queue_s=admitted_s - accepted_s,
+            time_to_first_token_s=(self.first_token_s or now_s) - start_s,
+            total_s=now_s - start_s,
+            compile_s=accepted_s - start_s,
+            prefill_s=prefilled_s - admitted_s,
+            decode_s=now_s - prefilled_s,
+            mask_s=sum(s.mask_s for s in self.sequences),
+        )
 
 
 class Sequence:
@@ -97,6 +108,7 @@ class Sequence:
         "finish_reason",
         "guide",
         "index",
+        "mask_s",
         "num_forced_tokens",
         "num_reasoning_tokens",
         "running",
@@ -124,6 +136,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.num_reasoning_tokens = 0
         self.num_forced_tokens = 0
+        self.mask_s = 0.0
         # Tokens that the model has not seen yet: first the prompt's last one.
         self.waiting_token_ids = list(running.request.prompt_token_ids[-1:])
         self._fast_forwards = fast_forwards and not running.request.raw_logprobs
@@ -167,13 +180,18 @@ class Sequence:
             ConstraintError: see `Guide`.
         """
         assert self.guide is not None
-        self.guide.fill_bitmask(row)
+        started_s = time.monotonic()
+        self._fill_bitmask(row, self.guide)
+        self.mask_s += time.monotonic() - started_s
+
+    def _fill_bitmask(self, row: Bitmask, guide: Guide) -> None:
+        guide.fill_bitmask(row)
         if self._strings is not None:
-            self._strings.narrow(row, self.guide)
+            self._strings.narrow(row, guide)
         if self._budget is not None and self._budget.is_tight(self._num_left):
-            place = self.guide.json_place
+            place = guide.json_place
             if place is not None and place.is_in_string:
-                keep_closing(row, self.guide.vocabulary)
+                keep_closing(row, guide.vocabulary)
 
     def start(self) -> list[Event]:
         """Take the tokens that the text must begin with.

@@ -73,6 +73,7 @@ class Worker:
         )
         self._prefill = PrefillBatch(loaded.model, self._prefixes)
         self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
+        self._pacer = Pacer(config.prefill_step_tokens, config.prefill_pause_steps)
         self._samplers: dict[Sequence, RowSampler] = {}
         self._outbox: list[tuple[Channel, list[Event]]] = []
         self.counts = Counts()
@@ -97,23 +98,28 @@ class Worker:
         """Bytes of the KV caches of all live sequences. Any thread may ask."""
         return self._prefill.num_bytes + self._decode.num_bytes
 
-    def add(self, running: RunningRequest) -> None:
-        """Queue an accepted request."""
-        self._requests[running] = None
     @property
     def prefix_bytes(self) -> int:
         """Bytes of the prefix cache. Any thread may ask."""
         return self._prefixes.num_bytes
 
+    def add(self, running: RunningRequest) -> None:
+        """Queue an accepted request."""
+        self._requests[running] = None
         self._waiting.append(running)
 
     def step(self) -> None:
         """Free the rows of callers that left, admit, prefill a little, decode one token per row."""
+        started_s = time.monotonic()
+        has_pass_in_flight = self._decode.logits is not None
         self._drop_dead_rows()
         self._admit()
-        self._prefill_step()
+        prefill_s = self._prefill_step()
         if self._decode.rows:
             self._decode_step()
+        self._deliver()  # while the device runs
+        if has_pass_in_flight:
+            self._pacer.note_decode(time.monotonic() - started_s - prefill_s)
         self.counts.num_steps += 1
         if self.counts.num_steps % _CLEAR_CACHE_STEPS == 0:
             mx.clear_cache()
@@ -156,7 +162,11 @@ class Worker:
 
     def _admit(self) -> None:
         """Move waiting requests into prefill while there is room, in order of arrival."""
-        room = self._config.prefill_batch_size - len(self._prefill.rows)
+        room = self._pacer.num_rows(
+            self._config.prefill_batch_size,
+            num_decoding=len(self._decode.rows),
+            num_pending=self._num_pending,
+        ) - len(self._prefill.rows)
         places = self._config.max_batch_size - self.num_live
         admitted: list[RunningRequest] = []
         while self._waiting and room > 0:
@@ -173,14 +183,47 @@ class Worker:
                 running.admitted_s = now_s
             self._prefill.add(admitted)
 
-    def _prefill_step(self) -> None:
-        """Prefill one chunk per prompt; sequences whose prompts are through begin to decode."""
+    @property
+    def _num_pending(self) -> int:
+        """Sequences that would decode now if their prompts were through."""
+        num_prefilling = self.num_live - len(self._decode.rows)
+        places = self._config.max_batch_size - len(self._decode.rows)
+        return min(num_prefilling + self.num_waiting, places)
+
+    def _prefill_step(self) -> float:
+        """Prefill one chunk per prompt; sequences whose prompts are through begin to decode.
+
+        Returns:
+            The seconds that the model took, while the others stood still.
+        """
         if not self._prefill.rows:
-            return
-        self.counts.num_prefilled_tokens += self._prefill.step(self._config.prefill_step_tokens)
+            return 0.0
+        seconds = self._prefill_chunk()
+        self._join_prefilled()
+        return seconds
+
+    def _prefill_chunk(self) -> float:
+        num_rows, num_decoding = len(self._prefill.rows), len(self._decode.rows)
+        limit = self._pacer.chunk_tokens(
+            num_rows, num_decoding=num_decoding, num_pending=self._num_pending
+        )
+        if self._decode.logits is not None:
+            mx.eval(self._decode.logits)  # else the pass in flight would count as prefill
+        started_s = time.monotonic()
+        num_tokens = self._prefill.step(limit)
+        seconds = time.monotonic() - started_s
+        self.counts.num_prefilled_tokens += num_tokens
+        if num_decoding:
+            self._pacer.note_prefill(num_tokens, limit * num_rows, seconds)
+        return seconds
+
+    def _join_prefilled(self) -> None:
         sequences, cache = self._prefill.take_finished()
         if cache is None:
             return
+        now_s = time.monotonic()
+        for sequence in sequences:
+            sequence.running.prefilled_s = now_s
         started = [i for i, sequence in enumerate(sequences) if self._start(sequence)]
         if not started:
             return
@@ -224,7 +267,6 @@ class Worker:
         self._accept(rows[:num_sampled], token_ids(tokens), masked, raw, is_read_first=must_read)
         if must_read and self._decode.rows:
             self._dispatch()
-        self._deliver()
 
     def _dispatch(self, sampled: mx.array | None = None) -> None:
         self._decode.dispatch(sampled)
