@@ -39,10 +39,8 @@ class Reply:
     @property
     def prefilled_s(self) -> float:
         """When decoding could begin."""
-        prefill_s = getattr(self.timings, "prefill_s", None)
-        if prefill_s is None:
-            return self.start_s + self.timings.time_to_first_token_s
-        return float(self.start_s + self.timings.queue_s + prefill_s)
+        timings = self.timings
+        return self.start_s + timings.compile_s + timings.queue_s + timings.prefill_s
 
     @property
     def first_token_s(self) -> float:
