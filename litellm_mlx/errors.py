@@ -62,6 +62,14 @@ class BudgetError(RequestError):
         )
 
 
+class KVBudgetError(RequestError):
+    """The request's layer caches would not fit in memory even if it ran alone."""
+
+
+class PromptCacheError(RequestError):
+    """A session's cache that is not there, cannot be written or read, or is of another model."""
+
+
 class ModelNotFoundError(LiteLLMMLXError):
     """No model of that name, or its files are not there."""
 

@@ -1,6 +1,8 @@
-"""Load models ahead of the first call, and let go of them."""
+"""Load models ahead of the first call, let go of them, and keep a session's cache on disk."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from litellm_mlx.register import handler
 
@@ -26,3 +28,37 @@ def unload_all() -> None:
     registry = handler.registry_if_used
     if registry is not None:
         registry.unload_all()
+
+
+def save_cache(model: str, key: str, path: str | Path) -> None:
+    """Write what is cached of a session to a file, so that another process can go on with it.
+
+    Args:
+        model: as in `load`.
+        key: the `prompt_cache_key` of the session's requests.
+        path: a file in mlx-lm's own format; ends in `.safetensors`.
+
+    Raises:
+        PromptCacheError: nothing is held of the session, or the file cannot be written.
+        ModelNotFoundError, ModelLoadError: see `load`.
+    """
+    engine = handler.registry.engine(model.removeprefix("mlx/"))
+    engine.call(lambda worker: worker.save_session(key, Path(path)))
+
+
+def load_cache(model: str, path: str | Path) -> str:
+    """Take up a session that `save_cache` wrote; its prompts need no prefill up to there.
+
+    Args:
+        model: as in `load`; the very model that the session was saved with.
+        path: of the file.
+
+    Returns:
+        The session's `prompt_cache_key`.
+
+    Raises:
+        PromptCacheError: the file is missing, incomplete, or of another model, or does not fit.
+        ModelNotFoundError, ModelLoadError: see `load`.
+    """
+    engine = handler.registry.engine(model.removeprefix("mlx/"))
+    return engine.call(lambda worker: worker.load_session(Path(path)))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("litellm_mlx")
 
 ModelT = TypeVar("ModelT", bound=ServedModel)
+T = TypeVar("T")
 
 _WAKE_UP = None
 # A step of a large model on a slow CPU; past it the process exits anyway.
@@ -64,6 +65,20 @@ class EngineStats:
     num_forced_tokens: int = 0
 
 
+class _Call:
+    """A function that another thread wants run on the engine's."""
+
+    def __init__(self, function: Callable[[Worker], Any]) -> None:
+        self._function = function
+        self.future: Future[Any] = Future()
+
+    def run(self, worker: Worker) -> None:
+        try:
+            self.future.set_result(self._function(worker))
+        except Exception as error:  # whoever asked for it gets it, and the requests go on
+            self.future.set_exception(error)
+
+
 class Engine(Generic[ModelT]):
     """One model on a thread of its own, which does all of its MLX work.
 
@@ -80,7 +95,7 @@ class Engine(Generic[ModelT]):
         self._load = load
         self._config = config
         self._name = name
-        self._inbox: queue.SimpleQueue[RunningRequest | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[RunningRequest | _Call | None] = queue.SimpleQueue()
         self._loaded: Future[ModelT] = Future()
         self._indexes = IndexCache()
         self._worker: Worker | None = None
@@ -166,6 +181,22 @@ class Engine(Generic[ModelT]):
         """Stop after the current step; requests that still run get an `EngineStoppedError`."""
         self._stop()
         self._is_closed.wait(timeout_s)
+    def call(self, function: Callable[[Worker], T]) -> T:
+        """Run a function on the engine's thread, between two steps, and return what it returns.
+
+        Raises:
+            EngineError: the engine has failed or was shut down.
+            Exception: whatever the function raises; the engine goes on.
+        """
+        self.model()
+        call = _Call(function)
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            self._inbox.put(call)
+        result: T = call.future.result()
+        return result
+
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
             _wait_until_gone(self._thread.native_id)
@@ -275,12 +306,14 @@ class Engine(Generic[ModelT]):
         must_wait = worker.is_idle
         while True:
             try:
-                running = self._inbox.get(block=must_wait)
+                item = self._inbox.get(block=must_wait)
             except queue.Empty:
                 return
             must_wait = False
-            if running is not _WAKE_UP:
-                worker.add(running)
+            if isinstance(item, _Call):
+                item.run(worker)
+            elif item is not _WAKE_UP:
+                worker.add(item)
 
     def _close(self, worker: Worker | None, error: LiteLLMMLXError) -> None:
         """Refuse new requests and end every accepted one."""
@@ -289,9 +322,11 @@ class Engine(Generic[ModelT]):
         if not self._loaded.done():
             self._loaded.set_exception(error)
         while not self._inbox.empty():
-            running = self._inbox.get()
-            if running is not _WAKE_UP:
-                running.channel.put(error)
+            item = self._inbox.get()
+            if isinstance(item, _Call):
+                item.future.set_exception(error)
+            elif item is not _WAKE_UP:
+                item.channel.put(error)
         if worker is not None:
             worker.fail(error)
             # MLX's own threads must be idle when the interpreter tears them down.

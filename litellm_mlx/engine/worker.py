@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from functools import partial
 
 import mlx.core as mx
@@ -29,11 +30,12 @@ from litellm_mlx.engine.sampling import (
 )
 from litellm_mlx.engine.sequence import RunningRequest, Sequence
 from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
-from litellm_mlx.errors import LiteLLMMLXError
+from litellm_mlx.errors import LiteLLMMLXError, PromptCacheError
 from litellm_mlx.grammar.mask import apply_token_bitmask
 from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
 from litellm_mlx.types import Event, TokenLogprob
+from litellm_mlx.kvcache.session_file import read_session, write_session
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
@@ -106,7 +108,37 @@ class Worker:
     def add(self, running: RunningRequest) -> None:
         """Queue an accepted request."""
         self._requests[running] = None
-        self._waiting.append(running)
+        self._waiting.add(running)
+
+    def save_session(self, key: str, path: Path) -> None:
+        """Write what is cached of a session to a file, see `session_file`.
+
+        Raises:
+            PromptCacheError: nothing is held of the session, or the file cannot be written.
+        """
+        session = self._prefixes.session(key)
+        if session is None:
+            raise PromptCacheError(
+                f"nothing is held of prompt_cache_key {key!r}: no request with it has ended here, "
+                "or its tokens do not fit into half of prefix_cache_bytes"
+            )
+        tokens, match = session
+        fingerprint = self._loaded.fingerprint
+        write_session(path, self._loaded.model, fingerprint, key=key, tokens=tokens, match=match)
+
+    def load_session(self, path: Path) -> str:
+        """Take up a session from a file; returns its key.
+
+        Raises:
+            PromptCacheError: see `read_session`; or the prefix cache has no room for it.
+        """
+        session = read_session(path, self._loaded.model, self._loaded.fingerprint)
+        if not self._prefixes.add_session(session):
+            raise PromptCacheError(
+                f"{path} holds {session.num_bytes:,} bytes, and sessions may have half of the "
+                f"{self._prefixes.max_bytes:,} that prefix_cache_bytes allows"
+            )
+        return session.key
 
     def step(self) -> None:
         """Free the rows of callers that left, admit, prefill a little, decode one token per row."""

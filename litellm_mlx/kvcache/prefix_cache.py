@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from litellm_mlx.kvcache.layers import BatchCache
-from litellm_mlx.kvcache.prefix_tree import PrefixTree, Tokens
+from litellm_mlx.kvcache.prefix_tree import PrefixTree, Tokens, common_prefix
 from litellm_mlx.kvcache.row_state import (
     KVSegment,
     RowMatch,
@@ -26,6 +26,7 @@ from litellm_mlx.kvcache.row_state import (
     restore,
     snapshot,
 )
+from litellm_mlx.kvcache.session_file import Session
 
 # Ends of messages in one prompt that are kept where state cannot be cut: system prompt, demos and
 # the last turns of a history. Each one ends a prefill pass, and costs a snapshot.
@@ -63,6 +64,15 @@ class PrefixCache:
     def match_length(self, tokens: Tokens) -> int:
         """How many tokens of a prompt would not be prefilled; its last one always is."""
         return self._tree.match_length(tokens[:-1])
+
+    def shared_length(self, tokens: Tokens, other: Tokens) -> int:
+        """How many tokens of a prompt would not be prefilled once another prompt is through."""
+        if self.max_bytes == 0:
+            return 0
+        shared = common_prefix(tokens[:-1], other[:-1])
+        if self._is_plain or shared == len(other) - 1:
+            return shared
+        return max((border for border in self.borders(other) if border <= shared), default=0)
 
     def begin(self, prompts: Sequence[Tokens]) -> BatchCache:
         """A batch of these prompts that holds what is known of each; see its `lengths`."""
@@ -104,19 +114,17 @@ class PrefixCache:
         tokens = self._tree.session(key)
         return None if tokens is None else (tokens, self._tree.find(tokens))
 
-    def add_session(
-        self, key: str, tokens: Tokens, segment: KVSegment, taken: RowSnapshot | None
-    ) -> bool:
-        """Store and pin a session that comes from elsewhere.
+    def add_session(self, session: Session) -> bool:
+        """Store and pin a session that comes from a file.
 
         Returns:
             Whether it is pinned: not where it needs more than half of the bytes.
         """
+        segment, taken = session.segment, session.taken
 
         def cut_segment(start: int, end: int) -> KVSegment:
             return segment.split(start)[1] if start > 0 else segment
 
-        is_stored = self._tree.insert(
-            tokens, cut_segment, None if taken is None else lambda: taken, key=key
-        )
-        return is_stored and self._tree.session(key) == tokens
+        take = None if taken is None else lambda: taken
+        self._tree.insert(session.tokens, cut_segment, take, key=session.key)
+        return self._tree.session(session.key) == session.tokens

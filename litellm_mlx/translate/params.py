@@ -24,7 +24,6 @@ HARMLESS = frozenset(
         "max_retries",
         "metadata",
         "prediction",
-        "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
@@ -100,6 +99,7 @@ class RequestParams(BaseModel):
     budget_finish_reason: Literal["length", "stop"] = "length"
     reasoning_effort: Effort | None = None
     thinking: ThinkingParam | None = None
+    prompt_cache_key: str | None = Field(None, min_length=1)
     prompt_repair: bool | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guided_decoding_backend: Backend | None = None

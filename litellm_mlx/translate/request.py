@@ -123,6 +123,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         deadline_s=call.deadline_s,
         opens_reasoning=prompt.opens_reasoning,
         thinking=_thinking(prompt, wish, constraint, max_tokens),
+        cache_key=params.prompt_cache_key,
     )
     return PreparedRequest(
         generation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
+from litellm_mlx.errors import EngineError, PromptCacheError
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.types import (
@@ -315,3 +317,143 @@ def test_their_bytes_stay_within_the_limit(
         assert run(engine, request(prompt))[0] == run(other_cold, request(prompt))[0]
         assert engine.stats().prefix_bytes <= 300_000
     engine.shutdown()
+
+
+# sessions -----------------------------------------------------------------------------------------
+
+
+def test_a_session_outlives_the_others(tiny_model_dir: Path) -> None:
+    engine = start(tiny_model_dir, prefix_cache_bytes=400_000)
+    prompt = some_tokens(1, 300)
+    cached(engine, prompt, cache_key="me")
+    for seed in range(10):
+        cached(engine, some_tokens(10 + seed, 300))
+    assert cached(engine, (*prompt, *some_tokens(2, 5))) == 300
+    assert engine.stats().prefix_bytes <= 400_000
+    engine.shutdown()
+
+
+@pytest.fixture(scope="module", params=["plain", *KINDS])
+def any_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model_type, config = KINDS.get(request.param, ("llama", {}))
+    path = tmp_path_factory.mktemp("any") / "model"
+    return make_tiny_model(path, model_type=model_type, config=config)
+
+
+def save(engine: Engine[LoadedModel], key: str, path: Path) -> None:
+    engine.call(lambda worker: worker.save_session(key, path))
+
+
+def load(engine: Engine[LoadedModel], path: Path) -> str:
+    return engine.call(lambda worker: worker.load_session(path))
+
+
+def test_a_session_goes_to_disk_and_back(any_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "me.safetensors"
+    first = start(any_dir)
+    prompt = message(1, 80)
+    asked = request(prompt, 20, cache_key="me", num_top_logprobs=0)
+    answered = [logprob.token_id for logprob in logprobs(first, asked)]
+    save(first, "me", path)
+    following = request((*prompt, *answered, *some_tokens(2, 20)))
+    expected = run(first, following)
+    first.shutdown()
+    other = start(any_dir)
+    assert load(other, path) == "me"
+    texts, done = run(other, following)
+    assert texts == expected[0]
+    assert done.usage.cached_tokens == expected[1].usage.cached_tokens >= 99
+    again = tmp_path / "again.safetensors"
+    save(other, "me", again)
+    assert again.read_bytes() == path.read_bytes()
+    other.shutdown()
+
+
+def test_mlx_lm_reads_the_file(any_dir: Path, tmp_path: Path) -> None:
+    from mlx_lm import stream_generate
+    from mlx_lm.models.cache import load_prompt_cache
+    from mlx_lm.sample_utils import make_logits_processors
+
+    path = tmp_path / "me.safetensors"
+    engine = start(any_dir)
+    prompt, question = some_tokens(1, 80), list(some_tokens(2, 20))
+    asked = request(prompt, 20, cache_key="me", num_top_logprobs=0)
+    answered = [logprob.token_id for logprob in logprobs(engine, asked)]
+    save(engine, "me", path)
+    cache, metadata = load_prompt_cache(str(path), return_metadata=True)
+    tokens = json.loads(metadata["tokens"])
+    assert (*prompt, *answered)[: len(tokens)] == tuple(tokens) and len(tokens) >= 99
+    rest = [*prompt, *answered, *question][len(tokens) :]
+    following = request((*tokens, *rest), num_top_logprobs=0)
+    expected = [logprob.token_id for logprob in logprobs(engine, following)]
+    engine.shutdown()
+    loaded = load_model(parse_model_name(str(any_dir)), EngineConfig())
+    responses = stream_generate(
+        *(loaded.model, loaded.tokenizer, rest),
+        max_tokens=20,
+        prompt_cache=cache,
+        logits_processors=make_logits_processors(logit_bias=dict(NO_STOP)),
+    )
+    assert [response.token for response in responses] == expected
+
+
+def test_what_cannot_be_saved_or_loaded_is_told(
+    tiny_model_dir: Path, tmp_path: Path, warm: Engine[LoadedModel]
+) -> None:
+    cached(warm, some_tokens(1, 80), cache_key="me")
+    path = tmp_path / "me.safetensors"
+    with pytest.raises(PromptCacheError, match="nothing is held of prompt_cache_key 'you'"):
+        save(warm, "you", path)
+    with pytest.raises(PromptCacheError, match=r"must end in \.safetensors"):
+        save(warm, "me", tmp_path / "me.bin")
+    with pytest.raises(PromptCacheError, match="cannot write"):
+        save(warm, "me", tmp_path / "none" / "me.safetensors")
+    with pytest.raises(PromptCacheError, match="cannot read"):
+        load(warm, path)
+    save(warm, "me", path)
+    assert [file.name for file in tmp_path.iterdir()] == ["me.safetensors"]
+    whole = path.read_bytes()
+    for cut in (0, 4, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(PromptCacheError, match=r"not complete|not a cache"):
+            load(warm, path)
+    path.write_bytes(whole)
+    small = start(tiny_model_dir, prefix_cache_bytes=30_000)
+    with pytest.raises(PromptCacheError, match="40,960 bytes, and sessions may have half of"):
+        load(small, path)
+    small.shutdown()
+    strange = start(make_tiny_model(tmp_path / "strange", seed=1))
+    with pytest.raises(PromptCacheError, match="another model"):
+        load(strange, path)
+    strange.shutdown()
+    with pytest.raises(EngineError):
+        load(strange, path)
+
+
+def test_a_call_that_fails_fails_alone(warm: Engine[LoadedModel]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        warm.call(lambda worker: 1 // 0)
+    assert cached(warm, some_tokens(1, 80)) == 0
+
+
+def test_litellm_names_a_session_and_counts_what_is_cached(tiny: str, tmp_path: Path) -> None:
+    import litellm
+
+    import litellm_mlx
+
+    messages = [
+        {"role": "system", "content": "You answer in one word, and never name this session."},
+        {"role": "user", "content": "What is the capital of France?"},
+    ]
+    options: dict[str, Any] = {"max_tokens": 8, "temperature": 0, "prompt_cache_key": "capitals"}
+    first = litellm.completion(tiny, messages, **options)
+    path = tmp_path / "capitals.safetensors"
+    litellm_mlx.save_cache(tiny, "capitals", path)
+    assert litellm_mlx.load_cache(tiny, path) == "capitals"
+    again = litellm.completion(tiny, messages, **options)
+    usage = again.usage
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1
+    assert again.choices[0].message.content == first.choices[0].message.content
+    chunks = list(litellm.completion(tiny, messages, stream=True, **options))
+    whole = litellm.stream_chunk_builder(chunks)
+    assert whole.usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1

@@ -24,6 +24,7 @@ BORDERS = {
     "litellm": {"translate/response.py", "provider.py", "register.py"},
     "mlx_lm": {
         *("kvcache/layers.py", "kvcache/packing.py", "kvcache/row_state.py"),
+        "kvcache/session_file.py",
         *("engine/sampling.py", "engine/text.py"),
         *("models/adapters.py", "models/gguf.py", "models/loader.py", "models/weights.py"),
         *("models/facts.py", "models/hub.py"),
