@@ -53,7 +53,7 @@ class Edge(_Closed):
 class KnowledgeGraph(_Closed):
     """The nodes of a text and the edges between them."""
 
-    nodes: list[Node] = Field(max_length=3)
+    nodes: list[Node] = Field(max_length=2)
     edges: list[Edge] = Field(max_length=2)
 
 
@@ -72,7 +72,7 @@ class Reflection(_Closed):
 class Thought(_Closed):
     """A chain of thought with one string for its answer."""
 
-    reasoning: Annotated[str, Field(max_length=200)]
+    reasoning: Annotated[str, Field(max_length=150)]
     answer: Sentence
 
 

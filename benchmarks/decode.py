@@ -5,7 +5,7 @@ Prints: a table of decode speeds, and one JSON object as its last line.
 
 Method. One process loads the model once. Three schemas of DSPy programs are answered greedily:
 a knowledge graph, a reflection of seven strings, and a chain of thought with one string. A first,
-unmeasured run of each arm warms up and tells how many tokens each answer has; every arm then
+unmeasured run warms up and tells how many tokens each answer has; every arm then
 completes the same prompts by the same numbers of tokens, stop tokens switched off where the text is
 free. Arms, one after the other, in turned order every second repeat:
 
@@ -23,7 +23,8 @@ taken within a repeat, and their median is given. `passes_per_token` are forward
 over the tokens of the longest answer: 1 where each token takes a pass, whatever the number of rows.
 The time of a mask is measured alone: the tokens of an answer are replayed through a fresh guide,
 without a model beside it; `hot` one after the other, `cold` with memory read through the
-processor's caches before each, as a forward pass does.
+processor's caches before each, as a forward pass does. `equal_texts` is the share of answers that
+are the same with fast-forward and without.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from _common import (
     say,
     take_turns,
 )
-from _engine import MLXLM, Reply, Work, ask_all, serving, sharing, without_prefix_cache
+from _engine import MLXLM, Work, ask_all, serving, sharing, without_prefix_cache
 from _plots import Bar, bars
 from _tasks import LONG_STRING, TASKS, Task, endless, greedy
 
@@ -74,20 +75,12 @@ class Sample:
     num_longest: int
     num_passes: int | None = None  # mlx-lm does not count its own
     num_forced: int = 0
+    texts: tuple[str, ...] = ()
 
     @property
     def passes_per_token(self) -> float:
         """1 where every token of the longest answer takes a pass of its own."""
         return (self.num_passes or 0) / self.num_longest
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What the unmeasured run of a schema gave, one entry per row."""
-
-    num_tokens: list[int]
-    texts: list[str]
-    num_closed_by_budget: int
 
 
 class Bench:
@@ -120,27 +113,28 @@ class Bench:
         self._num_long_tokens = num_long_tokens
         self._num_rows = num_rows
         self._tasks = {**TASKS, "long_string": LONG_STRING}
-        self.is_text_equal: dict[str, bool] = {}
-        self.answers: dict[str, Answers] = {}
+        self._lengths: dict[str, list[int]] = {}
+        self.num_closed_by_budget = 0
 
     def warm_up(self) -> None:
-        """Run every arm once: the answers are kept for their lengths and compared as texts."""
+        """Run every kind of arm once, and keep the answers' lengths."""
         for name, task in self._tasks.items():
-            one, many = self._requests(task, 1), self._requests(task, self._num_rows)
-            alone = _answers(ask_all(self._forward, one))
-            self.answers[name] = alone
-            slow = _answers(ask_all(self._stepwise, one))
-            self.is_text_equal[name] = slow.texts == alone.texts
-            if name == ROWS_TASK:
-                self.answers[f"{name}_rows"] = _answers(ask_all(self._forward, many))
+            self._keep_lengths(name, self._requests(task, 1))
+        rows = self._requests(TASKS[ROWS_TASK], self._num_rows)
+        self._keep_lengths(f"{ROWS_TASK}_rows", rows)
         ask_all(self._stepwise, self._free(TASKS[ROWS_TASK], [4] * self._num_rows))
         self._mlx_lm.stream(self._prompt(LONG_STRING, 0), 4)
+
+    def _keep_lengths(self, name: str, requests: list[GenerationRequest]) -> None:
+        replies = ask_all(self._forward, requests)
+        self._lengths[name] = [reply.num_tokens for reply in replies]
+        self.num_closed_by_budget += sum(reply.num_closed_by_budget for reply in replies)
 
     def arms(self) -> dict[str, Callable[[], Sample]]:
         """What is measured; call it after the warm-up."""
         arms: dict[str, Callable[[], Sample]] = {}
         for name, task in self._tasks.items():
-            lengths = self.answers[name].num_tokens
+            lengths = self._lengths[name]
             arms[f"{name}/raw"] = partial(self.raw, task, lengths[0])
             constrained = self._requests(task, 1)
             if task is LONG_STRING:
@@ -153,7 +147,7 @@ class Bench:
             if name == ROWS_TASK:
                 arms[f"{name}/free"] = partial(self.ours, self._stepwise, self._free(task, lengths))
         task, rows = TASKS[ROWS_TASK], f"rows{self._num_rows}"
-        lengths = self.answers[f"{ROWS_TASK}_rows"].num_tokens
+        lengths = self._lengths[f"{ROWS_TASK}_rows"]
         many = self._requests(task, self._num_rows)
         free = self._free(task, lengths)
         arms[f"{ROWS_TASK}/free_{rows}"] = partial(self.ours, self._stepwise, free)
@@ -192,6 +186,7 @@ class Bench:
             num_longest=max(reply.num_tokens for reply in replies),
             num_passes=work.num_passes,
             num_forced=work.num_forced_tokens,
+            texts=tuple(reply.text for reply in replies),
         )
 
     def mask_costs(self) -> dict[str, Any]:
@@ -238,14 +233,6 @@ class Bench:
     def _free(self, task: Task, lengths: list[int]) -> list[GenerationRequest]:
         stops = self.loaded.stop_token_ids
         return [endless(self._prompt(task, row), n, stops) for row, n in enumerate(lengths)]
-
-
-def _answers(replies: list[Reply]) -> Answers:
-    return Answers(
-        [reply.num_tokens for reply in replies],
-        [reply.text for reply in replies],
-        sum(reply.num_closed_by_budget for reply in replies),
-    )
 
 
 def _replay(
@@ -297,6 +284,17 @@ def ratios(samples: dict[str, list[Sample]], num_rows: int) -> dict[str, Spread]
     return found
 
 
+def equal_texts(samples: dict[str, list[Sample]]) -> dict[str, float]:
+    """The share of answers that fast-forward leaves as they are, by arm."""
+    shares = {}
+    for name, runs in samples.items():
+        stepwise = samples.get(name.replace("fast_forward", "constrained"))
+        if "fast_forward" in name and stepwise is not None:
+            pairs = list(zip(runs[-1].texts, stepwise[-1].texts, strict=True))
+            shares[name] = round(sum(a == b for a, b in pairs) / len(pairs), 3)
+    return shares
+
+
 def arm_figures(runs: list[Sample]) -> dict[str, Any]:
     """One arm's repeats."""
     last = runs[-1]
@@ -342,7 +340,7 @@ def show(result: dict[str, Any]) -> None:
             for name, mask in result["mask_us_per_token"].items()
         ),
     )
-    print(f"compile {result['compile_ms']:.1f} ms; same text in steps: {result['text_is_equal']}\n")
+    print(f"compile {result['compile_ms']:.1f} ms; same texts in steps: {result['equal_texts']}\n")
 
 
 def _spread(figures: dict[str, float], digits: int) -> str:
@@ -403,10 +401,8 @@ def main() -> None:
             **heading("decode", bench.loaded, given),
             "arms": {name: arm_figures(runs) for name, runs in samples.items()},
             "ratios": {k: ratio.as_json() for k, ratio in ratios(samples, given.rows).items()},
-            "text_is_equal": bench.is_text_equal,
-            "answers_closed_by_budget": {
-                name: answers.num_closed_by_budget for name, answers in bench.answers.items()
-            },
+            "equal_texts": equal_texts(samples),
+            "answers_closed_by_budget": bench.num_closed_by_budget,
             **bench.mask_costs(),
         }
     if not given.json:
