@@ -36,6 +36,8 @@ class EngineConfig:
             then the string is closed; 0 is no limit.
         max_string_tokens: length of a JSON string; then it is closed; 0 is no limit.
         max_tries: how often a completion is drawn at most where a check follows the grammar.
+        kv_budget_bytes: what the layer caches of running requests may take; more wait. Not given,
+            half of the memory that the weights leave.
         prefix_cache_bytes: what may be kept of prompts and answers for requests that begin alike;
             0 is off. Not given, a quarter of the memory that the weights leave.
         fast_forward: take tokens that the grammar forces without asking the model.
@@ -59,6 +61,7 @@ class EngineConfig:
     max_repetition: int = 256
     max_string_tokens: int = 0
     max_tries: int = 6
+    kv_budget_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     fast_forward: bool = True
     prompt_repair: bool = True

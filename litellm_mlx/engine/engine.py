@@ -140,12 +140,16 @@ class Engine(Generic[ModelT]):
         Raises:
             ConstraintError: the constraint cannot be compiled.
             BudgetError: `max_tokens` has no room for the shortest text that satisfies it.
+            KVBudgetError: its layer caches can never fit in memory.
             OverloadedError: too many requests wait already.
             EngineError: the engine has failed or was shut down.
         """
         from litellm_mlx.engine.sequence import RunningRequest
 
         loaded = self.model()
+        worker = self._worker
+        if worker is not None:
+            worker.budget.refuse_what_never_fits(request)
         running = RunningRequest(request, Channel())
         running.sequences = self._make_sequences(running, loaded)
         self._accept(running)
@@ -177,10 +181,6 @@ class Engine(Generic[ModelT]):
             num_forced_tokens=counts.num_forced_tokens,
         )
 
-    def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
-        """Stop after the current step; requests that still run get an `EngineStoppedError`."""
-        self._stop()
-        self._is_closed.wait(timeout_s)
     def call(self, function: Callable[[Worker], T]) -> T:
         """Run a function on the engine's thread, between two steps, and return what it returns.
 
@@ -197,6 +197,10 @@ class Engine(Generic[ModelT]):
         result: T = call.future.result()
         return result
 
+    def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
+        """Stop after the current step; requests that still run get an `EngineStoppedError`."""
+        self._stop()
+        self._is_closed.wait(timeout_s)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
             _wait_until_gone(self._thread.native_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from litellm_mlx.engine.budget import Budget
@@ -43,6 +43,18 @@ class RunningRequest:
     admitted_s: float | None = None
     prefilled_s: float | None = None
     first_token_s: float | None = None
+    # While it waits: sequences that were admitted before it, and whose prefix it waits for.
+    num_overtaken: int = 0
+    waits_for: RunningRequest | None = None
+
+    @classmethod
+    def resuming(cls, sequence: Sequence) -> RunningRequest:
+        """What brings a sequence that left the batch back into it: all its tokens as a prompt."""
+        running = sequence.running
+        tokens = (*running.request.prompt_token_ids, *sequence.token_ids)
+        sequence.waiting_token_ids = list(tokens[-1:])
+        request = replace(running.request, prompt_token_ids=tokens, n=1)
+        return cls(request, running.channel, [sequence])
 
     @property
     def is_expired(self) -> bool:

@@ -7,16 +7,16 @@ delivered and token bitmasks filled while it runs; only sampling waits.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from litellm_mlx.config import EngineConfig
+from litellm_mlx.engine.admission import KVBudget, WaitingRequests, age_of
 from litellm_mlx.engine.batch import DecodeBatch
 from litellm_mlx.engine.model import ServedModel
 from litellm_mlx.engine.pacing import Pacer
@@ -32,13 +32,18 @@ from litellm_mlx.engine.sequence import RunningRequest, Sequence
 from litellm_mlx.engine.stream import Channel, cancelled_error, timeout_error
 from litellm_mlx.errors import LiteLLMMLXError, PromptCacheError
 from litellm_mlx.grammar.mask import apply_token_bitmask
+from litellm_mlx.kvcache.cost import measure_cost
 from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
-from litellm_mlx.types import Event, TokenLogprob
 from litellm_mlx.kvcache.session_file import read_session, write_session
+from litellm_mlx.types import Event, TokenLogprob
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
+# Of the memory beside the weights: caches grow by making a larger copy, and the prefix cache has
+# a share of its own.
+_KV_BUDGET_SHARE = 0.5
+_MIN_KV_BUDGET_BYTES = 128 << 20
 # Of the memory beside the weights; the rest is for rows that run, and for the machine.
 _PREFIX_CACHE_SHARE = 0.25
 
@@ -67,7 +72,6 @@ class Worker:
         self._loaded = loaded
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
-        self._waiting: deque[RunningRequest] = deque()
         self._prefixes = PrefixCache(
             loaded.model,
             _prefix_cache_bytes(config, loaded.free_bytes),
@@ -75,6 +79,15 @@ class Worker:
         )
         self._prefill = PrefillBatch(loaded.model, self._prefixes)
         self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
+        self.budget = KVBudget(
+            _kv_budget_bytes(config, loaded.free_bytes), measure_cost(loaded.model)
+        )
+        self._waiting = WaitingRequests(
+            config.max_batch_size,
+            self.budget,
+            shared_tokens=self._prefixes.shared_length,
+            cached_tokens=self._prefixes.match_length,
+        )
         self._pacer = Pacer(config.prefill_step_tokens, config.prefill_pause_steps)
         self._samplers: dict[Sequence, RowSampler] = {}
         self._outbox: list[tuple[Channel, list[Event]]] = []
@@ -88,7 +101,7 @@ class Worker:
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a place in the batch. Any thread may ask: the copy is atomic."""
-        return sum(len(running.sequences) for running in tuple(self._waiting))
+        return self._waiting.num_sequences
 
     @property
     def num_live(self) -> int:
@@ -145,6 +158,7 @@ class Worker:
         started_s = time.monotonic()
         has_pass_in_flight = self._decode.logits is not None
         self._drop_dead_rows()
+        self._make_room()
         self._admit()
         prefill_s = self._prefill_step()
         if self._decode.rows:
@@ -175,7 +189,7 @@ class Worker:
 
     def _drop_dead_rows(self) -> None:
         """Cancelled and expired requests leave; the second kind is told so."""
-        self._waiting = deque(r for r in self._waiting if not self._end_if_dead(r))
+        self._waiting.keep(lambda running: not self._end_if_dead(running))
         alive = [i for i, r in enumerate(self._prefill.rows) if not self._end_if_dead(r)]
         if len(alive) < len(self._prefill.rows):
             self._prefill.keep(alive)
@@ -189,31 +203,39 @@ class Worker:
             self._fail_request(running, timeout_error())
         else:
             return False
-        self._requests.pop(running, None)
+        for sequence in running.sequences:
+            self._samplers.pop(sequence, None)
+            self._requests.pop(sequence.running, None)
         return True
 
     def _admit(self) -> None:
-        """Move waiting requests into prefill while there is room, in order of arrival."""
-        room = self._pacer.num_rows(
+        """Move waiting requests into prefill while there is room."""
+        num_rows = self._pacer.num_rows(
             self._config.prefill_batch_size,
             num_decoding=len(self._decode.rows),
             num_pending=self._num_pending,
-        ) - len(self._prefill.rows)
-        places = self._config.max_batch_size - self.num_live
-        admitted: list[RunningRequest] = []
-        while self._waiting and room > 0:
-            num_sequences = len(self._waiting[0].sequences)
-            # A request with more completions than the batch has rows is served alone.
-            if num_sequences > places and (admitted or self.num_live):
-                break
-            places -= num_sequences
-            room -= 1
-            admitted.append(self._waiting.popleft())
-        if admitted:
-            now_s = time.monotonic()
-            for running in admitted:
-                running.admitted_s = now_s
-            self._prefill.add(admitted)
+        )
+        admitted = self._waiting.admit(
+            num_rows - len(self._prefill.rows), self._prefill.rows, self._decode.rows
+        )
+        if not admitted:
+            return
+        now_s = time.monotonic()
+        for running in admitted:
+            running.admitted_s = now_s
+        self._prefill.add(admitted)
+
+    def _make_room(self) -> None:
+        """Let the youngest rows wait where the next tokens of all would not fit in memory."""
+        rows = self._decode.rows
+        staying = self.budget.staying(rows, self.num_live - len(rows))
+        leaving = sorted({*range(len(rows))} - {*staying}, key=lambda i: age_of(rows[i]))
+        if not leaving:
+            return
+        for i in leaving:
+            self._decode.store(i, self._prefixes)
+        self._waiting.add_first(RunningRequest.resuming(rows[i]) for i in leaving)
+        self._decode.keep(staying)
 
     @property
     def _num_pending(self) -> int:
@@ -255,7 +277,7 @@ class Worker:
             return
         now_s = time.monotonic()
         for sequence in sequences:
-            sequence.running.prefilled_s = now_s
+            sequence.running.prefilled_s = sequence.running.prefilled_s or now_s
         started = [i for i, sequence in enumerate(sequences) if self._start(sequence)]
         if not started:
             return
@@ -265,6 +287,8 @@ class Worker:
 
     def _start(self, sequence: Sequence) -> bool:
         """Take the tokens that the text must begin with; false if that was all."""
+        if sequence in self._samplers:  # it comes back
+            return True
         request = sequence.request
         self._take(sequence, sequence.start)
         if sequence.finish_reason is not None or sequence.running.channel.is_cancelled:
@@ -396,7 +420,7 @@ class Worker:
         for i in sorted({*range(len(rows))} - {*alive}):
             if rows[i].finish_reason is not None:
                 self._decode.store(i, self._prefixes)
-            del self._samplers[rows[i]]
+            self._samplers.pop(rows[i], None)
         self._decode.keep(alive)
 
     def _deliver(self) -> None:
@@ -405,6 +429,12 @@ class Worker:
         for channel, events in outbox:
             for event in events:
                 channel.put(event)
+
+
+def _kv_budget_bytes(config: EngineConfig, free_bytes: int) -> int:
+    if config.kv_budget_bytes is not None:
+        return config.kv_budget_bytes
+    return max(int(_KV_BUDGET_SHARE * free_bytes), _MIN_KV_BUDGET_BYTES)
 
 
 def _prefix_cache_bytes(config: EngineConfig, free_bytes: int) -> int:

@@ -1,0 +1,65 @@
+"""What a row of a model costs in bytes of KV cache, found without running the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from litellm_mlx.kvcache.layers import BatchCache
+
+# Caches grow by so many tokens, ours as mlx-lm's.
+_STEP = 256
+
+
+@dataclass(frozen=True, slots=True)
+class KVCost:
+    """Bytes of one row's layer caches.
+
+    Attributes:
+        fixed_bytes: whatever the length: the state of recurrent layers.
+        layers: of each other layer, the bytes per token, and how many tokens it holds at most.
+    """
+
+    fixed_bytes: int
+    layers: tuple[tuple[int, int | None], ...]
+
+    def row_bytes(self, num_tokens: int) -> int:
+        """Bytes of a row that holds so many tokens; in a batch its longest row decides for all."""
+        columns = -(-num_tokens // _STEP) * _STEP
+        return self.fixed_bytes + sum(
+            token_bytes * (columns if most is None else min(columns, most))
+            for token_bytes, most in self.layers
+        )
+
+
+def measure_cost(model: Any) -> KVCost | None:
+    """The cost of a row of `model`; `None` where its caches cannot be told from a first token.
+
+    MLX is lazy: the pass is described and its arrays have shapes, but nothing is computed.
+    """
+    cache = BatchCache.new(model, 1)
+    try:
+        cache.run(model, mx.array([[0]]), [1])
+    except Exception:  # what a model's code does here it does again where its caller hears of it
+        return None
+    fixed_bytes, layers = 0, []
+    for layer in _leaves(cache.layers):
+        keys = getattr(layer, "keys", None)
+        if isinstance(keys, mx.array) and keys.ndim == 4:
+            layers.append((layer.nbytes // keys.shape[2], getattr(layer, "max_size", None)))
+        else:
+            fixed_bytes += layer.nbytes
+    return KVCost(fixed_bytes, tuple(layers))
+
+
+def _leaves(layers: Any) -> Iterator[Any]:
+    """Layer caches, those inside mlx-lm's `CacheList` too."""
+    for layer in layers:
+        inner = getattr(layer, "caches", None)
+        if inner is None:
+            yield layer
+        else:
+            yield from _leaves(inner)
