@@ -13,7 +13,12 @@ import pytest
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
+from litellm_mlx.engine.prefill import PrefillBatch
+from litellm_mlx.engine.sequence import RunningRequest
+from litellm_mlx.engine.stream import Channel
+from litellm_mlx.engine.worker import Worker
 from litellm_mlx.errors import EngineError, PromptCacheError
+from litellm_mlx.kvcache.prefix_cache import PrefixCache
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.types import (
@@ -198,6 +203,21 @@ def test_the_limit_holds_and_zero_is_off(tiny_model_dir: Path, cold: Engine[Load
     run(cold, request(prompt))
     assert run(cold, request(prompt))[1].usage.cached_tokens == 0
     assert cold.stats().prefix_bytes == 0
+
+
+def test_a_prompt_that_is_nearly_through_does_not_wait_for_a_long_one(
+    cold: Engine[LoadedModel],
+) -> None:
+    def prefill(worker: Worker) -> list[int]:
+        model = cold.model().model
+        batch = PrefillBatch(model, PrefixCache(model, 0, ()))
+        long, short = (request(some_tokens(seed, n)) for seed, n in ((1, 301), (2, 41)))
+        batch.add([RunningRequest(long, Channel()), RunningRequest(short, Channel())])
+        counts = [batch.step(512), batch.step(512)]  # the second time one has nothing left
+        batch.keep([0])
+        return [*counts, batch.step(200), batch.step(200)]
+
+    assert cold.call(prefill) == [80, 0, 200, 60]
 
 
 # layers whose state cannot be cut -----------------------------------------------------------------
