@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ class Bench:
     def measure(self) -> Sample:
         """One repeat."""
         alone = ask(self._engine, self._long_request())
-        listeners = [Listener(self._engine.submit(self._stream(i))) for i in self._streams]
+        streams = [replace(self._stream(i), is_streamed=True) for i in self._streams]
+        listeners = [Listener(self._engine.submit(stream)) for stream in streams]
         try:
             before = self._quiet_time(listeners)
             start_s = time.perf_counter()

@@ -27,8 +27,8 @@ class EngineConfig:
         max_queued: sequences that may wait for a place; one more is refused with a 429.
         prefill_batch_size: prompts that are prefilled together.
         prefill_step_tokens: of one prompt in one forward pass; fewer while others decode.
-        prefill_pause_steps: how many decode steps' time others may stand still for a part of a
-            prompt; less makes streams smoother, more gets prompts through sooner.
+        prefill_pause_steps: how many decode steps' time streams may stand still for a part of a
+            prompt; less makes them smoother, more gets prompts through sooner.
         default_max_tokens: completion limit of a request that names none; the context still rules.
         default_timeout_s: deadline of a request that names none.
         max_whitespace_run: characters of whitespace in a row in a JSON string; 0 is no limit.

@@ -79,7 +79,8 @@ class GenerationRequest:
     model's own distribution, before any constraint. `deadline_s` is a time on the monotonic clock.
     `opens_reasoning` says that the prompt ends inside a thinking block; with `thinking` the engine
     ends it, and the constraint begins after it. `cache_key` names a session whose prompts and
-    answers stay cached as long as there is room, see `kvcache.prefix_cache`.
+    answers stay cached as long as there is room, see `kvcache.prefix_cache`. `is_streamed` says
+    that someone reads along, see `engine.pacing`.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -94,6 +95,7 @@ class GenerationRequest:
     opens_reasoning: bool = False
     thinking: Thinking | None = None
     cache_key: str | None = None
+    is_streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.admission import KVBudget, WaitingRequests, age_of
 from litellm_mlx.engine.batch import DecodeBatch
 from litellm_mlx.engine.model import ServedModel
-from litellm_mlx.engine.pacing import Pacer
+from litellm_mlx.engine.pacing import Load, Pacer
 from litellm_mlx.engine.prefill import PrefillBatch
 from litellm_mlx.engine.sampling import (
     RowSampler,
@@ -210,11 +210,7 @@ class Worker:
 
     def _admit(self) -> None:
         """Move waiting requests into prefill while there is room."""
-        num_rows = self._pacer.num_rows(
-            self._config.prefill_batch_size,
-            num_decoding=len(self._decode.rows),
-            num_pending=self._num_pending,
-        )
+        num_rows = self._pacer.num_rows(self._config.prefill_batch_size, self._load)
         admitted = self._waiting.admit(
             num_rows - len(self._prefill.rows), self._prefill.rows, self._decode.rows
         )
@@ -238,11 +234,15 @@ class Worker:
         self._decode.keep(staying)
 
     @property
-    def _num_pending(self) -> int:
-        """Sequences that would decode now if their prompts were through."""
-        num_prefilling = self.num_live - len(self._decode.rows)
-        places = self._config.max_batch_size - len(self._decode.rows)
-        return min(num_prefilling + self.num_waiting, places)
+    def _load(self) -> Load:
+        rows = self._decode.rows
+        num_prefilling = self.num_live - len(rows)
+        places = self._config.max_batch_size - len(rows)
+        return Load(
+            num_decoding=len(rows),
+            num_pending=min(num_prefilling + self.num_waiting, places),
+            is_streamed=any(row.request.is_streamed for row in rows),
+        )
 
     def _prefill_step(self) -> float:
         """Prefill one chunk per prompt; sequences whose prompts are through begin to decode.
@@ -257,17 +257,15 @@ class Worker:
         return seconds
 
     def _prefill_chunk(self) -> float:
-        num_rows, num_decoding = len(self._prefill.rows), len(self._decode.rows)
-        limit = self._pacer.chunk_tokens(
-            num_rows, num_decoding=num_decoding, num_pending=self._num_pending
-        )
+        num_rows = len(self._prefill.rows)
+        limit = self._pacer.chunk_tokens(num_rows, self._load)
         if self._decode.logits is not None:
             mx.eval(self._decode.logits)  # else the pass in flight would count as prefill
         started_s = time.monotonic()
         num_tokens = self._prefill.step(limit)
         seconds = time.monotonic() - started_s
         self.counts.num_prefilled_tokens += num_tokens
-        if num_decoding:
+        if self._decode.rows:
             self._pacer.note_prefill(num_tokens, limit * num_rows, seconds)
         return seconds
 

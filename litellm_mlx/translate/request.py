@@ -124,6 +124,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         opens_reasoning=prompt.opens_reasoning,
         thinking=_thinking(prompt, wish, constraint, max_tokens),
         cache_key=params.prompt_cache_key,
+        is_streamed=call.is_stream,
     )
     return PreparedRequest(
         generation,

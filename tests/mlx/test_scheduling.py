@@ -95,7 +95,7 @@ def test_a_long_prompt_goes_in_parts_while_others_decode(tiny_model_dir: Path) -
     try:
         long_prompt = prompt(1500)
         alone, _ = outcome(engine.submit(request(long_prompt, 20)))
-        stream = engine.submit(request(prompt(20), 1500))
+        stream = engine.submit(request(prompt(20), 1500, is_streamed=True))
         arrivals: list[float] = []
         is_enough = threading.Event()
         reader = threading.Thread(target=_note_arrivals, args=(stream, arrivals, is_enough))

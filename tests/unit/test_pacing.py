@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from litellm_mlx.engine.pacing import MIN_CHUNK_TOKENS, Pacer
+from litellm_mlx.engine.pacing import MIN_CHUNK_TOKENS, Load, Pacer
 
 STEP_TOKENS = 512
+ONE_EACH = Load(num_decoding=1, num_pending=1)
 
 
 def chunk_s(fixed_s: float, token_s: float) -> Callable[[int], float]:
@@ -34,14 +35,14 @@ def run(
     *,
     noise: float = 0.0,
     num_rows: int = 1,
-    num_pending: int = 1,
+    load: Load = ONE_EACH,
 ) -> list[tuple[int, float]]:
     """Prefill prompts of equal length beside one decoding row: tokens and seconds of each chunk."""
     rng = random.Random(0)
     chunks: list[tuple[int, float]] = []
     left = prompt_tokens
     while left > 0:
-        asked = pacer.chunk_tokens(num_rows, num_decoding=1, num_pending=num_pending)
+        asked = pacer.chunk_tokens(num_rows, load)
         tokens = min(asked, left)
         seconds = cost(tokens * num_rows) * rng.uniform(1 - noise, 1 + noise)
         pacer.note_prefill(tokens * num_rows, asked * num_rows, seconds)
@@ -53,7 +54,7 @@ def run(
 
 def test_alone_a_prompt_goes_in_full_steps() -> None:
     pacer = Pacer(STEP_TOKENS, 1.5)
-    assert pacer.chunk_tokens(8, num_decoding=0, num_pending=8) == STEP_TOKENS
+    assert pacer.chunk_tokens(8, Load(0, 8)) == STEP_TOKENS
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
@@ -89,28 +90,46 @@ def test_the_budget_is_for_all_rows_together() -> None:
 
 def test_where_many_wait_for_one_the_pause_is_longer() -> None:
     decode_s, cost = DEVICES["cpu"]
-    few = run(Pacer(STEP_TOKENS, 1.5), decode_s, cost, 4000, num_pending=1)
-    many = run(Pacer(STEP_TOKENS, 1.5), decode_s, cost, 4000, num_pending=8)
+    few = run(Pacer(STEP_TOKENS, 1.5), decode_s, cost, 4000)
+    many = run(Pacer(STEP_TOKENS, 1.5), decode_s, cost, 4000, load=Load(1, 8))
     assert sum(s for _, s in many) < 0.7 * sum(s for _, s in few)
     assert max(s for _, s in many) <= 8 * 1.6 * decode_s
+
+
+def test_where_nobody_reads_along_chunks_are_as_cheap_as_full_steps() -> None:
+    decode_s, cost = DEVICES["cpu"]
+    chunks = run(Pacer(STEP_TOKENS, 1.5), decode_s, cost, 4000, load=Load(1, 1, is_streamed=False))
+    full_step_s = cost(STEP_TOKENS) / STEP_TOKENS * 4000
+    assert sum(s for _, s in chunks) <= 1.15 * full_step_s
+    assert max(s for _, s in chunks) <= 13 * decode_s
+
+
+def test_more_prompts_go_side_by_side_where_there_are_tokens_for_each() -> None:
+    pacer = Pacer(STEP_TOKENS, 1.5)
+    assert pacer.num_rows(8, Load(0, 16)) == 8
+    assert pacer.num_rows(8, ONE_EACH) == 2
+    decode_s, cost = DEVICES["gpu"]
+    run(pacer, decode_s, cost, 8000)
+    assert 2 < pacer.num_rows(8, ONE_EACH) <= 8
+    assert pacer.num_rows(3, ONE_EACH) == 3
 
 
 def test_a_hiccup_is_forgotten() -> None:
     decode_s, cost = DEVICES["cpu"]
     pacer = Pacer(STEP_TOKENS, 1.5)
     run(pacer, decode_s, cost, 2000)
-    usual = pacer.chunk_tokens(1, num_decoding=1, num_pending=1)
+    usual = pacer.chunk_tokens(1, ONE_EACH)
     pacer.note_decode(100 * decode_s)
-    assert pacer.chunk_tokens(1, num_decoding=1, num_pending=1) == usual
+    assert pacer.chunk_tokens(1, ONE_EACH) == usual
     pacer.note_prefill(usual, usual, 50 * cost(usual))
     run(pacer, decode_s, cost, 1000)
-    assert abs(pacer.chunk_tokens(1, num_decoding=1, num_pending=1) - usual) <= 3
+    assert abs(pacer.chunk_tokens(1, ONE_EACH) - usual) <= 3
 
 
 def test_the_rest_of_a_prompt_does_not_count_as_a_chunk() -> None:
     decode_s, cost = DEVICES["cpu"]
     pacer = Pacer(STEP_TOKENS, 1.5)
     run(pacer, decode_s, cost, 2000)
-    usual = pacer.chunk_tokens(1, num_decoding=1, num_pending=1)
+    usual = pacer.chunk_tokens(1, ONE_EACH)
     pacer.note_prefill(1, usual, cost(1))
-    assert pacer.chunk_tokens(1, num_decoding=1, num_pending=1) == usual
+    assert pacer.chunk_tokens(1, ONE_EACH) == usual
