@@ -5,7 +5,7 @@ Stdlib only, and nothing here knows LiteLLM, so that another front door can be p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -152,6 +152,11 @@ class Timings:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     mask_s: float = 0.0
+
+    def followed_by(self, other: Timings) -> Timings:
+        """Two runs, one after the other, as one; the first token is that of the first."""
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Timings(**{**sums, "time_to_first_token_s": self.time_to_first_token_s})
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,8 +188,7 @@ def _add(first: Done, second: Done) -> Done:
         completion_tokens=first.usage.completion_tokens + second.usage.completion_tokens,
         reasoning_tokens=first.usage.reasoning_tokens + second.usage.reasoning_tokens,
     )
-    total_s = first.timings.total_s + second.timings.total_s
-    return replace(first, usage=usage, timings=replace(first.timings, total_s=total_s))
+    return replace(first, usage=usage, timings=first.timings.followed_by(second.timings))
 
 
 def _violation(problem: str, text: str, num_tries: int) -> ConstraintViolationError:

@@ -105,3 +105,10 @@ def test_a_put_after_the_loop_closed_marks_the_channel_cancelled() -> None:
     assert asyncio.run(take_one()) == EVENTS[0]
     channel.put(EVENTS[1])
     assert channel.is_cancelled
+
+
+def test_times_of_two_runs_add_up_but_for_the_first_token() -> None:
+    first = Timings(1, 2, 10, compile_s=1, prefill_s=3, decode_s=5, mask_s=1)
+    second = Timings(1, 3, 20, compile_s=2, prefill_s=7, decode_s=10, mask_s=2)
+    both = Timings(2, 2, 30, compile_s=3, prefill_s=10, decode_s=15, mask_s=3)
+    assert first.followed_by(second) == both
