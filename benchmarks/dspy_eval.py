@@ -178,7 +178,7 @@ def main() -> None:
     add_plot(options)
     options.add_argument("--threads", type=int, nargs="+", default=[1, 16])
     add_count(options, "--examples", 32, "per run")
-    add_count(options, "--tokens", 64, "budget of every answer")
+    add_count(options, "--tokens", 48, "budget of every answer")
     options.set_defaults(repeats=3)
     given = options.parse_args()
     model = given.model.removeprefix("mlx/")

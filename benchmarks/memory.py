@@ -30,7 +30,7 @@ from typing import Any
 import litellm
 from _common import Spread, add_count, add_plot, finish, heading, parser, print_table, say
 from _plots import Line, lines
-from _tasks import NAMES, PLACES
+from _tasks import NAMES
 
 import litellm_mlx
 from litellm_mlx.config import ENV_PREFIX
@@ -67,8 +67,8 @@ def schema(number: int) -> dict[str, Any]:
 def send(model: str, number: int) -> None:
     """One request; which kind is drawn by its number."""
     rng = random.Random(number)
-    system = "You are a clerk. Fill in the form." if rng.random() < 0.5 else f"Case {number}."
-    user = f"{rng.choice(NAMES)} went to {rng.choice(PLACES)} on day {number}."
+    system = "Fill in the form." if rng.random() < 0.5 else f"Case {number}."
+    user = f"Day {number}: {rng.choice(NAMES)}."
     options: dict[str, Any] = {"n": 2 if number % 10 == 0 else 1, "max_tokens": rng.randint(2, 6)}
     is_stream = number % 4 == 1 and options["n"] == 1
     if number % 2 == 0:

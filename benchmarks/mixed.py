@@ -46,6 +46,7 @@ from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.models.loader import LoadedModel
 from litellm_mlx.types import Delta, GenerationRequest
 
+WARM_UP_TOKENS = 256
 MAX_STREAM_TOKENS = 4000  # more than any stream gets to
 ENDLESS = {"type": "array", "items": {"type": "string"}, "minItems": 500}
 
@@ -113,15 +114,16 @@ class Bench:
         self._num_quiet_tokens = num_quiet_tokens
         self._num_prompts = 0
 
-    def measure(self) -> Sample:
-        """One repeat."""
-        alone = ask(self._engine, self._long_request())
+    def measure(self, num_prompt_tokens: int | None = None) -> Sample:
+        """One repeat; a shorter prompt is enough to warm up."""
+        length = num_prompt_tokens or self._num_prompt_tokens
+        alone = ask(self._engine, self._long_request(length))
         streams = [replace(self._stream(i), is_streamed=True) for i in self._streams]
         listeners = [Listener(self._engine.submit(stream)) for stream in streams]
         try:
             before = self._quiet_time(listeners)
             start_s = time.perf_counter()
-            long = ask(self._engine, self._long_request())
+            long = ask(self._engine, self._long_request(length))
             end_s = start_s + long.first_token_s
         finally:
             for listener in listeners:
@@ -153,16 +155,16 @@ class Bench:
             return endless(prompt, MAX_STREAM_TOKENS, stops)
         return greedy(prompt, MAX_STREAM_TOKENS, json_schema_constraint(ENDLESS))
 
-    def _long_request(self) -> GenerationRequest:
-        """A prompt of the wanted length that begins like no other."""
+    def _long_request(self, length: int) -> GenerationRequest:
+        """A prompt of so many tokens that begins like no other."""
         self._num_prompts += 1
         text = f"Report {self._num_prompts}. " + " ".join(
             f"{name} went to {place} on day {day}."
-            for day in range(1 + self._num_prompt_tokens // 8)
+            for day in range(1 + length // 8)
             for name, place in [(NAMES[day % len(NAMES)], PLACES[day % len(PLACES)])]
         )
-        prompt = tuple(self.loaded.tokenizer.encode(text))[: self._num_prompt_tokens]
-        assert len(prompt) == self._num_prompt_tokens
+        prompt = tuple(self.loaded.tokenizer.encode(text))[:length]
+        assert len(prompt) == length
         return endless(prompt, 2, self.loaded.stop_token_ids)
 
 
@@ -254,11 +256,12 @@ def main() -> None:
             num_prompt_tokens=given.prompt_tokens,
             num_quiet_tokens=given.quiet_tokens,
         )
+        bench.measure(min(WARM_UP_TOKENS, given.prompt_tokens))
         samples = []
-        for repeat in range(given.repeats + 1):  # the first is the warm-up
+        for repeat in range(1, given.repeats + 1):
             samples.append(bench.measure())
             say(f"{repeat}/{given.repeats} ratio {samples[-1].ratio:.2f}", quiet=given.json)
-        result = heading("mixed", bench.loaded, given) | summarise(samples[1:])
+        result = heading("mixed", bench.loaded, given) | summarise(samples)
     if not given.json:
         show(result)
     finish(result, given, plot)
