@@ -10,6 +10,7 @@ from typing import Any, get_args
 from litellm_mlx.types import Backend
 
 ENV_PREFIX = "LITELLM_MLX_"
+KV_BITS = (4, 8)
 MAY_BE_ZERO = (
     "max_whitespace_run",
     "max_repetition",
@@ -38,6 +39,8 @@ class EngineConfig:
         max_tries: how often a completion is drawn at most where a check follows the grammar.
         kv_budget_bytes: what the layer caches of running requests may take; more wait. Not given,
             half of the memory that the weights leave.
+        kv_bits: 4 or 8 quantise the keys and values of plain attention: less memory per token,
+            slower attention, other text. Not given, they have the model's precision.
         prefix_cache_bytes: what may be kept of prompts and answers for requests that begin alike;
             0 is off. Not given, a quarter of the memory that the weights leave.
         fast_forward: take tokens that the grammar forces without asking the model.
@@ -62,6 +65,7 @@ class EngineConfig:
     max_string_tokens: int = 0
     max_tries: int = 6
     kv_budget_bytes: int | None = None
+    kv_bits: int | None = None
     prefix_cache_bytes: int | None = None
     fast_forward: bool = True
     prompt_repair: bool = True
@@ -77,6 +81,8 @@ class EngineConfig:
                 continue
             if value < 0 or (value == 0 and field.name not in MAY_BE_ZERO):
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
+        if self.kv_bits not in (None, *KV_BITS):
+            raise ValueError(f"kv_bits must be one of {KV_BITS}, not {self.kv_bits!r}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"backend must be one of {get_args(Backend)}, not {self.backend!r}")
 

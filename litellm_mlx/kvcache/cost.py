@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from litellm_mlx.errors import ModelLoadError
 from litellm_mlx.kvcache.layers import BatchCache
 
 # Caches grow by so many tokens, ours as mlx-lm's.
@@ -39,12 +40,19 @@ def measure_cost(model: Any) -> KVCost | None:
     """The cost of a row of `model`; `None` where its caches cannot be told from a first token.
 
     MLX is lazy: the pass is described and its arrays have shapes, but nothing is computed.
+
+    Raises:
+        ModelLoadError: the model does not work with a quantised cache.
     """
     cache = BatchCache.new(model, 1)
     try:
         cache.run(model, mx.array([[0]]), [1])
-    except Exception:  # what a model's code does here it does again where its caller hears of it
-        return None
+    except Exception as error:
+        bits = getattr(model, "kv_bits", None)
+        if bits is not None:
+            message = f"this model does not work with kv_bits={bits} ({error}); leave it out"
+            raise ModelLoadError(message) from error
+        return None  # what its code does here it does again where a caller hears of it
     fixed_bytes, layers = 0, []
     for layer in _leaves(cache.layers):
         keys = getattr(layer, "keys", None)

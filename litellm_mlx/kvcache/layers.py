@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import mlx.core as mx
 
 from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.kvcache.quantized import QuantizedRowCache
 from litellm_mlx.kvcache.row_cache import RowCache, RowLayout
 
 
@@ -44,6 +45,9 @@ class BatchCache:
     def new(cls, model: Any, num_rows: int) -> BatchCache:
         """Empty caches for `num_rows` sequences of `model`.
 
+        Where the model has an attribute `kv_bits` that is not `None`, plain attention's are
+        quantised.
+
         Raises:
             ModelLoadError: the model has a kind of cache that mlx-lm cannot batch.
         """
@@ -52,10 +56,12 @@ class BatchCache:
         layout = RowLayout([0] * num_rows)
         rows = [make_prompt_cache(model) for _ in range(num_rows)]
         layers: list[LayerCache] = []
+        bits = getattr(model, "kv_bits", None)
         for row_layers in zip(*rows, strict=True):
             first = row_layers[0]
             if type(first) is KVCache:
-                layers.append(cast(LayerCache, RowCache(layout)))
+                plain = RowCache(layout) if bits is None else QuantizedRowCache(layout, bits)
+                layers.append(cast(LayerCache, plain))
             elif hasattr(first, "merge"):
                 layers.append(first.merge(list(row_layers)))
             else:

@@ -191,6 +191,7 @@ def _load(
     if spec.adapter is not None:
         apply_adapter(model, Path(spec.adapter))
     dtype = expand_on_cpu(model, hardware, wanted=config.expand_weights)
+    model.kv_bits = config.kv_bits  # read where its caches are made
     generation_config = read_json(files.root, "generation_config")
     own_sampling = sampling_defaults(generation_config)
     return LoadedModel(
@@ -204,7 +205,7 @@ def _load(
             stop_token_ids=stop_token_ids(tokenizer, model_config, generation_config),
         ),
         sampling=spec.sampling if spec.source == "embedded" else own_sampling,
-        fingerprint=_fingerprint(spec, files, dtype, hardware),
+        fingerprint=_fingerprint(spec, files, dtype, config.kv_bits, hardware),
         num_parameters=num_parameters(model),
         dtype=dtype,
         hardware=hardware,
@@ -233,10 +234,12 @@ def _read(root: Path, config: EngineConfig) -> tuple[Any, Any, Mapping[str, Any]
     return model, tokenizer, model_config
 
 
-def _fingerprint(spec: ModelSpec, files: _Files, dtype: str, hardware: HardwareProfile) -> str:
+def _fingerprint(
+    spec: ModelSpec, files: _Files, dtype: str, kv_bits: int | None, hardware: HardwareProfile
+) -> str:
     """Twelve hex digits over all that an answer to a seeded request depends on."""
     blas = Path(hardware.blas).name if hardware.blas else None
-    parts: list[object] = [files.identity, dtype, hardware.device, blas]
+    parts: list[object] = [files.identity, dtype, kv_bits, hardware.device, blas]
     parts += [version("mlx-lm"), version("mlx")]
     if spec.adapter is not None:
         adapter = Path(spec.adapter) / "adapters.safetensors"
