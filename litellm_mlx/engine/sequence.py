@@ -283,16 +283,21 @@ class Sequence:
         piece = TextPiece()
         for token_id in self._budget.plan or ():
             self.guide.advance(token_id)
-            piece = _join(piece, self._append(token_id, self._certain(token_id)))
+            piece = _join(piece, self._append(token_id, self._certain(token_id, is_only=False)))
         return self._finish_cut(piece, closed_by_budget=True)
 
-    def _certain(self, token_id: int) -> TokenLogprob | None:
-        """The log-probability of a token that had to come, if the caller wants any."""
+    def _certain(self, token_id: int, *, is_only: bool = True) -> TokenLogprob | None:
+        """The log-probability of a token that the model was not asked for, if any is wanted.
+
+        With `is_only` nothing else was possible, which leaves no other to list.
+        """
         num_top = self.request.num_top_logprobs
         if num_top is None:
             return None
         token = self._token_bytes(token_id)
-        return TokenLogprob(token_id, token, 0.0, ((token_id, token, 0.0),) if num_top else ())
+        return TokenLogprob(
+            token_id, token, 0.0, ((token_id, token, 0.0),) if num_top and is_only else ()
+        )
 
     def _finish_cut(self, piece: TextPiece, *, closed_by_budget: bool = False) -> list[Event]:
         """End by the token budget; a constrained text must be complete then.
