@@ -133,9 +133,10 @@ def take_turns(
     arms: Mapping[str, Callable[[], T]], repeats: int, *, quiet: bool, pause_s: float = PAUSE_S
 ) -> dict[str, list[T]]:
     """Every arm once per repeat, in turned order every second time, so that a drift cancels."""
-    samples: dict[str, list[T]] = {name: [] for name in arms}
+    names = list(arms)
+    samples: dict[str, list[T]] = {name: [] for name in names}
     for repeat in range(1, repeats + 1):
-        for name in arms if repeat % 2 else reversed(arms):  # type: ignore[call-overload]  # dicts
+        for name in names if repeat % 2 else reversed(names):
             time.sleep(pause_s)
             start_s = time.perf_counter()
             samples[name].append(arms[name]())
