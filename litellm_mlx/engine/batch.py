@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from litellm_mlx.engine.sequence import Sequence
 from litellm_mlx.kvcache.layers import BatchCache
+from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
 
 # Of one row's forced tokens; more wait for the next pass.
@@ -31,6 +32,7 @@ class DecodeBatch:
     def __init__(self, model: Any, *, can_pack: bool) -> None:
         self._model = model
         self._can_pack = can_pack
+        self._head = OutputHead(model)
         self._cache: BatchCache | None = None
         self.rows: list[Sequence] = []
         self.logits: mx.array | None = None
@@ -58,12 +60,7 @@ class DecodeBatch:
             parts = [sampled, mx.array(joined, dtype=sampled.dtype)] if joined else [sampled]
             tokens, counts = mx.concatenate(parts)[:, None], [1] * len(self.rows)
         assert self._cache is not None
-        logits = self._cache.run(self._model, tokens, counts)
-        if len(tokens) == len(counts):
-            self.logits = logits[:, -1]
-        else:
-            ends = [sum(counts[: row + 1]) - 1 for row in range(len(counts))]
-            self.logits = logits[mx.array(ends), 0]
+        self.logits = self._head.logits(self._model, self._cache, tokens, counts)
         mx.async_eval(self.logits)
 
     def _waiting_tokens(self) -> tuple[mx.array, list[int]]:

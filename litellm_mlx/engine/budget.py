@@ -28,8 +28,10 @@ MAX_POINTS = 500
 MAX_SEARCH_S = 0.02
 CLOSE_FIT_TOKENS = 8
 CLOSE_FIT_POINTS = 50
-# Where no ending is known, a search that failed is not repeated at once.
+# Where no ending is known, a search that failed is not repeated at once; then it may take longer.
 RETRY_TOKENS = 8
+MAX_RETRY_POINTS = 2_000
+MAX_RETRY_S = 0.15
 # With this many endings and tokens left, strings are closed, so that the model itself can still
 # fill what is required after them.
 TIGHT_ENDINGS = 2
@@ -54,6 +56,7 @@ class Budget:
     ) -> None:
         self._constraint = constraint
         self._max_tokens = max_tokens
+        self._has_lost_plan = False
         self._plan = _from_start(guide, first_ending)
         if self._plan is not None and len(self._plan) > max_tokens:
             raise BudgetError.too_small(len(self._plan), max_tokens)
@@ -83,6 +86,7 @@ class Budget:
         plan = self._plan_after(guide, token_id, num_left)
         if plan is None and self._can_close(guide, num_left + 1):
             return False
+        self._has_lost_plan = plan is None
         self._plan = plan
         self._next_look = self._look_after(num_left)
         return True
@@ -96,13 +100,18 @@ class Budget:
         is_close = bool(known) and num_left < len(known) + CLOSE_FIT_TOKENS
         after = guide.copy()
         after.advance(token_id)
+        max_points, max_search_s = MAX_POINTS, MAX_SEARCH_S
+        if is_close:
+            max_points = CLOSE_FIT_POINTS
+        elif self._has_lost_plan:
+            max_points, max_search_s = MAX_RETRY_POINTS, MAX_RETRY_S
         return shortest_ending(
             after,
             self._constraint,
             limit=num_left,
             known=known,
-            max_points=CLOSE_FIT_POINTS if is_close else MAX_POINTS,
-            max_search_s=MAX_SEARCH_S,
+            max_points=max_points,
+            max_search_s=max_search_s,
         )
 
     def _plans_to_keep(self, token_id: int) -> Iterator[Path]:

@@ -1,0 +1,83 @@
+"""Keeps a model's output head from tokens whose logits nobody reads.
+
+A pass that brings several tokens of a row needs the logits of the last one only, and the head is a
+fifth of a small model's work. mlx-lm's models apply it to all that their inner model returns, so
+the inner model is made to return what is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from litellm_mlx.kvcache.layers import BatchCache
+
+_PROBE = (3, 5, 7)
+_MAX_DIFFERENCE = 0.05  # of the standard deviation of the logits: rounding
+
+
+class OutputHead:
+    """The output head of one model, which may be asked for some tokens only.
+
+    Costs two short forward passes. `is_selective` is false where the model is of another make;
+    then it gives the logits of all tokens.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._places: mx.array | None = None
+        self.is_selective = False
+        inner = getattr(model, "model", None)
+        if callable(inner):
+            self._watch(inner)
+            self.is_selective = True  # until it is tried
+            self.is_selective = self._is_exact(model)
+
+    def logits(
+        self, model: Any, cache: BatchCache, tokens: mx.array, counts: list[int]
+    ) -> mx.array:
+        """Run a pass, see `BatchCache.run`; logits (B, V) of each row's last token.
+
+        Args:
+            model: that the head belongs to.
+            cache: of B rows.
+            tokens: packed, (T, 1); or (1, W) of a single row.
+            counts: B numbers of tokens.
+        """
+        if tokens.size == len(counts):
+            return cache.run(model, tokens, counts)[:, -1]
+        ends = mx.array(np.cumsum(counts) - 1)
+        if not self.is_selective:
+            return cache.run(model, tokens, counts).reshape(tokens.size, -1)[ends]
+        self._places = ends
+        try:
+            return cache.run(model, tokens, counts)[:, 0]
+        finally:
+            self._places = None
+
+    def _watch(self, inner: Any) -> None:
+        kind = type(inner)
+
+        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+            hidden = kind.__call__(module, *args, **kwargs)
+            if self._places is None:
+                return hidden
+            return hidden.reshape(-1, 1, hidden.shape[-1])[self._places]
+
+        inner.__class__ = type(
+            kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__}
+        )
+
+    def _is_exact(self, model: Any) -> bool:
+        tokens = mx.array([_PROBE])
+        expected = BatchCache.new(model, 1).run(model, tokens, [len(_PROBE)])[:, -1]
+        try:
+            got = self.logits(model, BatchCache.new(model, 1), tokens, [len(_PROBE)])
+            if got.shape != expected.shape:
+                return False
+        except Exception:  # whatever a model's code does with a shape that it does not expect
+            return False
+        difference = np.array(mx.abs(expected - got).max().astype(mx.float32))
+        spread = np.array(mx.std(expected.astype(mx.float32)))
+        return bool(difference <= _MAX_DIFFERENCE * spread)
