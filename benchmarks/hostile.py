@@ -189,6 +189,7 @@ def main() -> None:
     """Measure, print the table, print the JSON line."""
     options: argparse.ArgumentParser = parser(__doc__)
     add_count(options, "--tokens", 240, "length of the stream")
+    options.add_argument("--only", nargs="+", choices=HOSTILE, help="these inputs only")
     given = options.parse_args()
     name = given.model.removeprefix("mlx/")
     model = f"mlx/{name}"
@@ -196,10 +197,10 @@ def main() -> None:
     undisturbed(model, WARM_UP_TOKENS)
     results = {}
     latest = undisturbed(model, given.tokens)
-    for kind, make in HOSTILE.items():
+    for kind in given.only or HOSTILE:
         runs = []
         for _ in range(given.repeats):
-            figures, latest = measure(model, given.tokens, make, latest)
+            figures, latest = measure(model, given.tokens, HOSTILE[kind], latest)
             runs.append(figures)
         results[kind] = summary(runs)
         say(f"{kind}: {results[kind]['ratio']} {results[kind]['outcome']}", quiet=given.json)
