@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from litellm_mlx.config import EngineConfig
+from litellm_mlx.engine import budget
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.engine.stream import EventStream
 from litellm_mlx.errors import BudgetError
@@ -180,3 +181,16 @@ def test_long_strings_leave_room_for_the_model_to_fill_the_rest(
         text, _, _ = outcome(engine.submit(request(LONG_TEXT, 120, seed)))
         later.add(json.loads(text)["b"])
     assert len(later) > 3
+
+
+def test_an_ending_that_was_lost_for_want_of_time_is_found_again(
+    engine: Engine[LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = json_schema_constraint({"type": "array", "items": {"type": "object"}, "minItems": 1})
+    texts = [outcome(engine.submit(request(lists, 200, seed)))[0] for seed in range(2)]
+    # As on a machine where everything takes a hundred times as long.
+    monkeypatch.setattr(budget, "MAX_POINTS", 1)
+    monkeypatch.setattr(budget, "CLOSE_FIT_POINTS", 1)
+    texts += [outcome(engine.submit(request(lists, 200, seed)))[0] for seed in range(8)]
+    for text in texts:
+        assert isinstance(json.loads(text), list)
