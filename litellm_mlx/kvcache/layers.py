@@ -134,3 +134,17 @@ class BatchCache:
         other = copy.deepcopy(self)
         other.keep(rows)
         return other
+
+
+def are_close(logits: mx.array, expected: mx.array, max_difference: float) -> bool:
+    """Whether logits of one shape differ by rounding only.
+
+    Args:
+        logits: of any shape; another than that of `expected` is not close.
+        expected: what they should be.
+        max_difference: between any two, in standard deviations of `expected`.
+    """
+    if logits.shape != expected.shape:
+        return False
+    difference = mx.abs(logits - expected).max().astype(mx.float32)
+    return bool(difference <= max_difference * mx.std(expected.astype(mx.float32)))
