@@ -24,6 +24,11 @@ MERGED_WORDS = (
     *('{"', '":', '",', '"}', "[{", "}]", "},", '["', '"]', "\\n", "\\u"),
     *("Ġ{", 'Ġ"', "Ġthe", "Ġand", "ĠParis", "ĠĠ", "12", "20", "00"),
 )
+# Options of `make_tiny_model` for a model whose first layer keeps a window of its keys.
+ROTATING: dict[str, Any] = {
+    "model_type": "gemma3_text",
+    "config": {"sliding_window": 48, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+}
 VOCAB_SIZE = 315  # no multiple of 32, so the last word of a token bitmask is partly used
 
 

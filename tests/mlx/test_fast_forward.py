@@ -25,7 +25,7 @@ from litellm_mlx.types import (
     Thinking,
     TokenLogprob,
 )
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import ROTATING, make_tiny_model
 
 
 def record(*names: str, **extra: Any) -> Constraint:
@@ -203,8 +203,7 @@ def test_it_can_be_switched_off(tiny_model_dir: Path) -> None:
 
 
 def test_rows_that_cannot_be_packed_take_their_forced_tokens_one_by_one(tmp_path: Path) -> None:
-    config = {"sliding_window": 48, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16}
-    path = make_tiny_model(tmp_path / "gemma", model_type="gemma3_text", config=config)
+    path = make_tiny_model(tmp_path / "gemma", **ROTATING)
     engine = start(path)
     asked = [request(number, RECORDS[number % 3]) for number in range(4)]
     alone = [run(engine, one)[0] for one in asked]

@@ -29,7 +29,7 @@ from litellm_mlx.types import (
     SamplingParams,
     TokenLogprob,
 )
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import ROTATING, make_tiny_model
 
 STOP = 2  # <|im_end|>
 TEXT_TOKENS = range(3, 300)
@@ -224,10 +224,7 @@ def test_a_prompt_that_is_nearly_through_does_not_wait_for_a_long_one(
 
 # By kind of cache: what a model of this type has, and what its config needs for that.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "rotating and plain": (
-        "gemma3_text",
-        {"sliding_window": 48, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
-    ),
+    "rotating and plain": (ROTATING["model_type"], ROTATING["config"]),
     "recurrent and plain": (
         "lfm2",
         {

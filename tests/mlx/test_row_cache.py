@@ -12,7 +12,7 @@ import pytest
 
 from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.packing import enable_packing
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import ROTATING, make_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,7 @@ def test_rows_come_and_go(model: Any) -> None:
 def test_a_model_with_another_kind_of_cache_is_not_packed(tmp_path: Path) -> None:
     from mlx_lm.utils import load_model
 
-    config = {"sliding_window": 48, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16}
-    path = make_tiny_model(tmp_path / "gemma", model_type="gemma3_text", config=config)
+    path = make_tiny_model(tmp_path / "gemma", **ROTATING)
     rotating = load_model(path)[0]
     assert not BatchCache.new(rotating, 1).is_plain
     assert not enable_packing(rotating)
