@@ -11,7 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
-from litellm_mlx.grammar.json_schema import ANNOTATIONS, Schema, map_subschemas
+from litellm_mlx.grammar.json_schema import (
+    ANNOTATIONS,
+    LISTED_SCHEMAS,
+    NAMED_SCHEMAS,
+    SINGLE_SCHEMAS,
+)
 from litellm_mlx.types import Backend, Constraint
 
 # Both are ours: far above what Pydantic writes, and low enough that no parser on the way (Python's
@@ -44,7 +49,7 @@ def json_schema_constraint(
         raise ConstraintError(
             f"a JSON schema is an object or a boolean, not {type(schema).__name__}"
         )
-    return Constraint("json_schema", _dump(_canonical(_plain_json(schema))), backend)
+    return Constraint("json_schema", _dump(_canonical(schema, 0)), backend)
 
 
 def json_object_constraint(backend: Backend = "llguidance") -> Constraint:
@@ -114,35 +119,59 @@ def _dump(value: object) -> str:
     return text
 
 
-def _plain_json(value: object, depth: int = 0) -> Any:
+def _plain_json(value: object, depth: int) -> Any:
     """Copy a JSON value into plain dicts and lists; refuse what JSON has not."""
-    if depth > MAX_NESTING:
-        raise ConstraintError(
-            f"the schema is nested deeper than {MAX_NESTING} levels; use $defs and $ref"
-        )
     if value is None or isinstance(value, _SCALARS):
         return value
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise ConstraintError(f"a JSON schema has text as keys, not {key!r:.40}")
-        return {key: _plain_json(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, _ARRAYS):
-        return [_plain_json(item, depth + 1) for item in value]
     if isinstance(value, float):
         if value - value != 0:
             raise ConstraintError(f"JSON has no number {value}")
         return value
+    if isinstance(value, Mapping):
+        _check_depth(depth)
+        return {name: _plain_json(value[name], depth + 1) for name in _names(value)}
+    if isinstance(value, _ARRAYS):
+        _check_depth(depth)
+        return [_plain_json(item, depth + 1) for item in value]
     raise ConstraintError(f"a JSON schema holds JSON values, not {type(value).__name__}")
 
 
-def _canonical(schema: Schema) -> Schema:
-    """Drop annotations and engine options, and put the keywords into one order.
+def _check_depth(depth: int) -> None:
+    if depth > MAX_NESTING:
+        raise ConstraintError(
+            f"the schema is nested deeper than {MAX_NESTING} levels; use $defs and $ref"
+        )
+
+
+def _names(value: Mapping[Any, object]) -> list[str]:
+    for key in value:
+        if not isinstance(key, str):
+            raise ConstraintError(f"a JSON schema has text as keys, not {key!r:.40}")
+    return list(value)
+
+
+def _canonical(schema: object, depth: int) -> Any:
+    """Copy a schema without annotations and engine options, its keywords in one order.
 
     Elsewhere than where keywords stand, these are the caller's names. The names in `properties`
     keep their order, which is the order of generation.
     """
-    if isinstance(schema, bool):
-        return schema
-    kept = {key: schema[key] for key in sorted(schema) if key not in _SAY_NOTHING}
-    return map_subschemas(kept, _canonical)
+    if not isinstance(schema, Mapping):
+        return _plain_json(schema, depth)
+    _check_depth(depth)
+    kept: dict[str, Any] = {}
+    for key in sorted(_names(schema)):
+        value = schema[key]
+        if key in _SAY_NOTHING:
+            continue
+        if isinstance(value, _SCALARS):  # most
+            kept[key] = value
+        elif key in NAMED_SCHEMAS and isinstance(value, Mapping):
+            kept[key] = {name: _canonical(value[name], depth + 2) for name in _names(value)}
+        elif key in LISTED_SCHEMAS and isinstance(value, _ARRAYS):
+            kept[key] = [_canonical(item, depth + 2) for item in value]
+        elif key in SINGLE_SCHEMAS:
+            kept[key] = _canonical(value, depth + 1)
+        else:
+            kept[key] = _plain_json(value, depth + 1)
+    return kept

@@ -24,6 +24,8 @@ from litellm_mlx.grammar.metaschema import declared_draft
 
 # To the whole document, or to one of its definitions: nothing to rewrite.
 _PLAIN_REFERENCE = re.compile(r"#|#/(?:\$defs|definitions)/[^/%]+")
+_DYNAMIC = frozenset({"$dynamicRef", "$recursiveRef"})
+_DYNAMIC_OR_REF = _DYNAMIC | {"$ref"}
 _REF_STANDS_ALONE = frozenset({"4", "6", "7"})
 _ALWAYS_KEPT = frozenset({"$ref", "$defs", "definitions", "$schema", "$id", "id", "$anchor"})
 
@@ -44,6 +46,10 @@ def settle(schema: Schema) -> Schema:
     settled = dict(schema)
     if draft is None:
         settled.pop("$schema", None)
+    trim = _Trim(is_ref_alone=draft in _REF_STANDS_ALONE)
+    trimmed = trim.schema(settled)
+    if not trim.has_odd_reference:  # most schemas are done after this one walk
+        return trimmed
     references, has_dynamic = _references(schema)
     if has_dynamic or not all(map(_PLAIN_REFERENCE.fullmatch, references)):
         own_id = settled.get("$id", settled.get("id"))
@@ -108,6 +114,29 @@ def has_nested_ids(schema: dict[str, Any]) -> bool:
         if pointer
         for key in ("$id", "id")
     )
+
+
+class _Trim:
+    """Drops unknown keywords, and looks out for references that take more than that."""
+
+    def __init__(self, *, is_ref_alone: bool) -> None:
+        self._is_ref_alone = is_ref_alone
+        self.has_odd_reference = False
+
+    def schema(self, schema: Schema) -> Schema:
+        if isinstance(schema, bool):
+            return schema
+        if not _DYNAMIC_OR_REF.isdisjoint(schema):
+            self._look_at(schema)
+        kept = {key: value for key, value in schema.items() if key in KEYWORDS}
+        return map_subschemas(kept, self.schema)
+
+    def _look_at(self, schema: dict[str, Any]) -> None:
+        reference = schema.get("$ref")
+        if not isinstance(reference, str) or not _PLAIN_REFERENCE.fullmatch(reference):
+            self.has_odd_reference = True
+        if not _DYNAMIC.isdisjoint(schema) or (self._is_ref_alone and schema.keys() - _ALWAYS_KEPT):
+            self.has_odd_reference = True
 
 
 class _Static:

@@ -16,15 +16,16 @@ from litellm_mlx.grammar.numbers import narrow_bounds
 Schema = dict[str, Any] | bool
 _SCHEMA_TYPES = (dict, bool)  # a test against the union takes twice as long
 
-_ONE = frozenset(
+# Keywords by what they hold: one schema, a list of schemas, schemas under the caller's names.
+SINGLE_SCHEMAS = frozenset(
     "additionalItems additionalProperties contains contentSchema else if items not propertyNames "
     "then unevaluatedItems unevaluatedProperties".split()
 )
-_LIST = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
-_NAMED = frozenset(
+LISTED_SCHEMAS = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
+NAMED_SCHEMAS = frozenset(
     "$defs definitions dependencies dependentSchemas patternProperties properties".split()
 )
-_HOLDERS = _ONE | _LIST | _NAMED
+_HOLDERS = SINGLE_SCHEMAS | LISTED_SCHEMAS | NAMED_SCHEMAS
 
 # Keywords that say nothing about validity. `nullable` and `discriminator` are OpenAPI's.
 ANNOTATIONS = frozenset(
@@ -34,9 +35,9 @@ ANNOTATIONS = frozenset(
 
 # Keywords of drafts 4 to 2020-12 that say something about validity, or about where it is said.
 KEYWORDS = (
-    _ONE
-    | _LIST
-    | _NAMED
+    SINGLE_SCHEMAS
+    | LISTED_SCHEMAS
+    | NAMED_SCHEMAS
     | frozenset(
         "$anchor $dynamicAnchor $dynamicRef $id $recursiveAnchor $recursiveRef $ref $schema const "
         "dependentRequired enum exclusiveMaximum exclusiveMinimum format id maxContains maximum "
@@ -56,14 +57,16 @@ _HTTP_URL_MAX_LENGTH = 2083
 def map_subschemas(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dict[str, Any]:
     """Copy a schema with `change` applied to its direct subschemas; data in it stays as it is."""
     mapped = dict(schema)
-    # Every schema is walked several times before its first mask: most keywords hold no schemas.
+    # Every schema is walked several times before its first mask: most hold no others.
+    if _HOLDERS.isdisjoint(schema):
+        return mapped
     for key in schema.keys() & _HOLDERS:
         value = schema[key]
-        if key in _NAMED and isinstance(value, dict):
+        if key in NAMED_SCHEMAS and isinstance(value, dict):
             mapped[key] = {n: change(v) if _is_schema(v) else v for n, v in value.items()}
-        elif key in _LIST and isinstance(value, list):
+        elif key in LISTED_SCHEMAS and isinstance(value, list):
             mapped[key] = [change(item) if _is_schema(item) else item for item in value]
-        elif isinstance(value, dict) or (isinstance(value, bool) and key in _ONE):
+        elif isinstance(value, dict) or (isinstance(value, bool) and key in SINGLE_SCHEMAS):
             mapped[key] = change(value)
     return mapped
 
@@ -81,23 +84,25 @@ def map_with_paths(
 
 def _map_value(key: str, value: Any, change: Callable[[Schema, str], Schema]) -> Any:
     if isinstance(value, dict):
-        if key not in _NAMED:
+        if key not in NAMED_SCHEMAS:
             return change(value, f"/{key}")
         return {
             name: change(sub, f"/{key}/{escaped(name)}") if _is_schema(sub) else sub
             for name, sub in value.items()
         }
-    if isinstance(value, list) and key in _LIST:
+    if isinstance(value, list) and key in LISTED_SCHEMAS:
         return [
             change(sub, f"/{key}/{place}") if _is_schema(sub) else sub
             for place, sub in enumerate(value)
         ]
-    return change(value, f"/{key}") if isinstance(value, bool) and key in _ONE else value
+    return change(value, f"/{key}") if isinstance(value, bool) and key in SINGLE_SCHEMAS else value
 
 
 def escaped(name: str) -> str:
     """Write a name as one step of a JSON pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
+    if "~" in name or "/" in name:
+        return name.replace("~", "~0").replace("/", "~1")
+    return name
 
 
 def _is_schema(value: object) -> bool:
@@ -118,8 +123,9 @@ def narrow_schema(schema: Schema) -> Schema:
 def _narrow(schema: Schema, root: Schema) -> Schema:
     if isinstance(schema, bool):
         return schema
-    kept = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
-    kept = map_subschemas(kept, lambda sub: _narrow(sub, root))
+    if not ANNOTATIONS.isdisjoint(schema):
+        schema = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+    kept = map_subschemas(schema, lambda sub: _narrow(sub, root))
     if kept.get("uniqueItems") is False:
         del kept["uniqueItems"]
     if kept.get("pattern") == DECIMAL:

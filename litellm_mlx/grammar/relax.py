@@ -71,7 +71,7 @@ _WHY_NOT = {
     **dict.fromkeys(("$dynamicRef", "$recursiveRef"), "its target depends on who refers to it"),
 }
 # The anchors say nothing once no reference uses them.
-_NOT_THE_ENGINES = _WHY_NOT.keys() | {"$dynamicAnchor", "$recursiveAnchor"}
+_NOT_THE_ENGINES = frozenset(_WHY_NOT) | {"$dynamicAnchor", "$recursiveAnchor"}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _COUNTS = ("minProperties", "maxProperties")
 _NUMBERS = (
@@ -104,25 +104,31 @@ class _Walk:
     liberties: frozenset[Liberty]
     takes_pattern: Callable[[str], bool]
     loosened: list[Loosened] = field(default_factory=list)
+    # What the liberties do at each schema, in their order.
+    _changes: list[Change] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._changes = [change for name, change in _LIBERTIES.items() if name in self.liberties]
 
     def schema(self, schema: Schema, pointer: str, depth: int) -> Schema:
         if isinstance(schema, bool):
             return schema
         kept = dict(schema)
-        for key in sorted(schema.keys() & _NOT_THE_ENGINES):
-            if _says_something(key, schema):
-                self._note(pointer, key, _WHY_NOT[key])
-            del kept[key]
+        if not _NOT_THE_ENGINES.isdisjoint(schema):
+            for key in sorted(schema.keys() & _NOT_THE_ENGINES):
+                if _says_something(key, schema):
+                    self._note(pointer, key, _WHY_NOT[key])
+                del kept[key]
         if "const" in kept or "enum" in kept:
             self._loosen_constants(kept, pointer)
-        pattern = kept.get("pattern", "")
-        if _LOOK_AROUND.search(pattern) and pattern != DECIMAL:  # that one is rewritten
+        pattern = kept.get("pattern")
+        # That one is rewritten.
+        if pattern is not None and pattern != DECIMAL and _LOOK_AROUND.search(pattern):
             self._drop(kept, pointer, ["pattern"], "a grammar cannot look around")
         if "minProperties" in kept or "maxProperties" in kept:
             self._loosen_counts(kept, pointer)
-        for liberty, loosen_here in _LIBERTIES.items():
-            if liberty in self.liberties:
-                loosen_here(self, kept, pointer)
+        for change in self._changes:
+            change(self, kept, pointer)
         if "depth" in self.liberties and depth >= MAX_KEPT_DEPTH:
             deep = [key for key in kept if key not in _LEAF_KEYWORDS]
             self._drop(kept, pointer, deep, "it is too deep in too large a schema")
@@ -247,7 +253,8 @@ class _Walk:
 
 
 # In the order in which they are taken; the depth is seen to by the walk.
-_LIBERTIES: dict[Liberty, Callable[[_Walk, dict[str, Any], str], None]] = {
+Change = Callable[[_Walk, dict[str, Any], str], None]
+_LIBERTIES: dict[Liberty, Change] = {
     "one_of": _Walk._loosen_one_of,
     "fixed": _Walk._loosen_fixed,
     "dead": _Walk._loosen_dead,

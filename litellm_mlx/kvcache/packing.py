@@ -14,6 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from litellm_mlx.kvcache.cpu_attention import is_for, row_attention
 from litellm_mlx.kvcache.layers import BatchCache, are_close
 from litellm_mlx.kvcache.row_cache import RowCache, packed_attention
 
@@ -49,9 +50,12 @@ def _wrap_attention(module: Any) -> None:
     def attention(
         queries: Any, keys: Any, values: Any, cache: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        if isinstance(cache, RowCache) and cache.layout.current.needs_unpacking and not args:
-            return packed_attention(original, queries, keys, values, cache, **kwargs)
-        return original(queries, keys, values, cache, *args, **kwargs)
+        if not isinstance(cache, RowCache) or args:
+            return original(queries, keys, values, cache, *args, **kwargs)
+        chosen = row_attention if is_for(queries, keys, cache, **kwargs) else original
+        if cache.layout.current.needs_unpacking:
+            return packed_attention(chosen, queries, keys, values, cache, **kwargs)
+        return chosen(queries, keys, values, cache, **kwargs)
 
     setattr(module, _NAME, attention)
 
