@@ -15,7 +15,7 @@ from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
 
-# Of one row's forced tokens; more wait for the next pass.
+# Of one row beside others; more wait for the next pass.
 MAX_TOKENS_PER_PASS = 64
 
 
@@ -31,7 +31,7 @@ class DecodeBatch:
 
     def __init__(self, model: Any, *, can_pack: bool) -> None:
         self._model = model
-        self._can_pack = can_pack
+        self.can_pack = can_pack
         self._head = OutputHead(model)
         self._cache: BatchCache | None = None
         self.rows: list[Sequence] = []
@@ -65,11 +65,11 @@ class DecodeBatch:
 
     def _waiting_tokens(self) -> tuple[mx.array, list[int]]:
         """All waiting tokens, packed; one of each row where rows cannot be packed."""
-        is_alone = len(self.rows) == 1
-        at_most = MAX_TOKENS_PER_PASS if self._can_pack or is_alone else 1
+        if len(self.rows) == 1:  # nobody waits for it
+            alone = self.rows[0].take_waiting(len(self.rows[0].waiting_token_ids))
+            return mx.array([alone]), [len(alone)]
+        at_most = MAX_TOKENS_PER_PASS if self.can_pack else 1
         waiting = [row.take_waiting(at_most) for row in self.rows]
-        if is_alone:
-            return mx.array(waiting), [len(waiting[0])]
         counts = [len(tokens) for tokens in waiting]
         return mx.array([[token] for tokens in waiting for token in tokens]), counts
 

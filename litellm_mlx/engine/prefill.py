@@ -77,6 +77,24 @@ class PrefillBatch:
                 self._store(i)
         return sum(counts)
 
+    def leave_rest(self, at_most: int) -> int:
+        """Let the only row's first decode pass take the rest of its prompt, and save one pass.
+
+        Args:
+            at_most: tokens of the rest; where it has more, nothing is left.
+
+        Returns:
+            How many tokens besides the last it were, which decoding takes anyway.
+        """
+        (row,) = self.rows
+        (sequence,) = row.sequences
+        rest = row.request.prompt_token_ids[row.num_prefilled :]
+        if len(rest) > at_most:
+            return 0
+        row.num_left_to_decoding = len(rest)
+        sequence.waiting_token_ids = list(rest)
+        return len(rest) - 1
+
     def take_finished(self) -> tuple[list[Sequence], BatchCache | None]:
         """Remove the rows whose prompt is through: their sequences and one cache row for each."""
         finished = [i for i, row in enumerate(self.rows) if _num_left(row) == 0]
@@ -131,5 +149,5 @@ def _tokens(row: RunningRequest, count: int) -> list[int]:
 
 
 def _num_left(row: RunningRequest) -> int:
-    """Prompt tokens still to prefill; the last one is decoding's first input."""
-    return len(row.request.prompt_token_ids) - 1 - row.num_prefilled
+    """Prompt tokens still to prefill here."""
+    return len(row.request.prompt_token_ids) - row.num_left_to_decoding - row.num_prefilled

@@ -37,6 +37,7 @@ class RunningRequest:
     channel: Channel
     sequences: list[Sequence] = field(default_factory=list)
     num_prefilled: int = 0
+    num_left_to_decoding: int = 1  # of the prompt's tokens: its last, or more, see `PrefillBatch`
     num_cached: int = 0
     submitted_s: float = field(default_factory=time.monotonic)
     accepted_s: float | None = None
@@ -55,6 +56,10 @@ class RunningRequest:
         sequence.waiting_token_ids = list(tokens[-1:])
         request = replace(running.request, prompt_token_ids=tokens, n=1)
         return cls(request, running.channel, [sequence])
+
+    def note_prefilled(self, now_s: float) -> None:
+        """The model has seen the prompt; what is said later does not count."""
+        self.prefilled_s = self.prefilled_s or now_s
 
     @property
     def is_expired(self) -> bool:

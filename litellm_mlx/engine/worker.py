@@ -262,12 +262,20 @@ class Worker:
         if self._decode.logits is not None:
             mx.eval(self._decode.logits)  # else the pass in flight would count as prefill
         started_s = time.monotonic()
-        num_tokens = self._prefill.step(limit)
+        num_tokens = self._prefill.leave_rest(limit) if self._is_alone else 0
+        num_tokens = num_tokens or self._prefill.step(limit)
         seconds = time.monotonic() - started_s
         self.counts.num_prefilled_tokens += num_tokens
         if self._decode.rows:
             self._pacer.note_prefill(num_tokens, limit * num_rows, seconds)
         return seconds
+
+    @property
+    def _is_alone(self) -> bool:
+        """One prompt for one completion is all there is."""
+        rows = self._prefill.rows
+        has_one = len(rows) == 1 and len(rows[0].sequences) == 1
+        return has_one and not self._decode.rows and self._decode.can_pack
 
     def _join_prefilled(self) -> None:
         sequences, cache = self._prefill.take_finished()
@@ -275,7 +283,8 @@ class Worker:
             return
         now_s = time.monotonic()
         for sequence in sequences:
-            sequence.running.prefilled_s = sequence.running.prefilled_s or now_s
+            if sequence.running.num_left_to_decoding == 1:
+                sequence.running.note_prefilled(now_s)
         started = [i for i, sequence in enumerate(sequences) if self._start(sequence)]
         if not started:
             return
@@ -308,19 +317,24 @@ class Worker:
         raw = self._decode.logits
         if raw is None:  # all have just joined
             self._dispatch()
+            if rows[0].running.num_left_to_decoding > 1:  # its prompt went through just now
+                self._decode.store(0, self._prefixes)
             return
         num_sampled = len(raw)
         masked = self._masked_logits(raw)
         samplers = [self._samplers[row] for row in rows[:num_sampled]]
         positions = [len(row.token_ids) for row in rows[:num_sampled]]
         tokens = sample(masked, samplers, positions)
-        must_read = any(row.must_be_read for row in rows)
+        # A first token does not wait for the second: on the CPU starting a pass takes most of it.
+        must_read = any(row.must_be_read or not row.token_ids for row in rows)
         has_joined = len(rows) > num_sampled
         if not must_read and (has_joined or not all(row.ends_with_next_token for row in rows)):
             self._dispatch(tokens)
         self._accept(rows[:num_sampled], token_ids(tokens), masked, raw, is_read_first=must_read)
-        if must_read and self._decode.rows:
-            self._dispatch()
+        if must_read:
+            self._deliver()  # a caller's next request may be what fills the batch
+            if self._decode.rows:
+                self._dispatch()
 
     def _dispatch(self, sampled: mx.array | None = None) -> None:
         self._decode.dispatch(sampled)
@@ -371,6 +385,7 @@ class Worker:
                 continue
             logits = raw if row.request.raw_logprobs else masked
             logprob = self._logprob(row, logits[i], token_id)
+            row.running.note_prefilled(time.monotonic())
             self._take(row, partial(row.accept, token_id, logprob))
             if not is_read_first:
                 row.take_waiting(1)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import mlx.core as mx
 
 from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.kvcache.cpu_math import our_pass
 from litellm_mlx.kvcache.quantized import QuantizedRowCache
 from litellm_mlx.kvcache.row_cache import RowCache, RowLayout
 
@@ -103,7 +104,8 @@ class BatchCache:
         if any(padding):
             for layer in others:
                 layer.prepare(lengths=list(counts), right_padding=padding)
-        logits = model(tokens, cache=self.layers)
+        with our_pass():
+            logits = model(tokens, cache=self.layers)
         if any(padding):
             for layer in others:
                 layer.finalize()

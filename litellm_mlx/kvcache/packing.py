@@ -15,6 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from litellm_mlx.kvcache.cpu_attention import is_for, row_attention
+from litellm_mlx.kvcache.cpu_math import is_quicker, quickened
 from litellm_mlx.kvcache.layers import BatchCache, are_close
 from litellm_mlx.kvcache.row_cache import RowCache, packed_attention
 
@@ -33,6 +34,7 @@ def enable_packing(model: Any) -> bool:
         return False
     for name in {type(module).__module__ for module in model.modules()}:
         _wrap_attention(sys.modules[name])
+        _wrap_activation(sys.modules[name])
     try:
         return _is_equal(model)
     except Exception:  # whatever a model's code does with shapes that it does not expect
@@ -58,6 +60,14 @@ def _wrap_attention(module: Any) -> None:
         return chosen(queries, keys, values, cache, **kwargs)
 
     setattr(module, _NAME, attention)
+
+
+def _wrap_activation(module: Any) -> None:
+    from mlx_lm.models import activations
+
+    original = activations.swiglu
+    if is_quicker() and getattr(module, "swiglu", None) is original:
+        module.swiglu = quickened(original)
 
 
 def _is_equal(model: Any) -> bool:
