@@ -20,14 +20,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from litellm_mlx.engine.sequence import RunningRequest, Sequence
+from litellm_mlx.engine.sequence import MAX_TOKENS_PER_PASS, RunningRequest, Sequence
 from litellm_mlx.errors import KVBudgetError
 from litellm_mlx.types import GenerationRequest
 
 # That a row may still come to have: a usual answer, and mlx-lm's growth of a cache four times.
 RESERVED_TOKENS = 1024
-# That it may come to have in one step: one sampled token and those that it forces.
-NEXT_TOKENS = 64
 # Sharing less than this is not worth waiting for: a chunk of prefill or two.
 MIN_SHARED_TOKENS = 32
 _MIB = 1 << 20
@@ -65,7 +63,7 @@ class KVBudget:
         Returns:
             Their indexes, ascending.
         """
-        lengths = [reserved_tokens(row, NEXT_TOKENS) for row in rows]
+        lengths = [reserved_tokens(row, MAX_TOKENS_PER_PASS) for row in rows]
         by_age = sorted(range(len(rows)), key=lambda i: age_of(rows[i]))
         while len(by_age) > 1 and not self.fits(
             num_others + len(by_age), max(lengths[i] for i in by_age)

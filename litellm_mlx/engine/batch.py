@@ -10,13 +10,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from litellm_mlx.engine.sequence import Sequence
+from litellm_mlx.engine.sequence import MAX_TOKENS_PER_PASS, Sequence
 from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
-
-# Of one row beside others; more wait for the next pass.
-MAX_TOKENS_PER_PASS = 64
 
 
 class DecodeBatch:

@@ -28,6 +28,9 @@ from litellm_mlx.types import (
 if TYPE_CHECKING:
     from litellm_mlx.grammar.guide import Bitmask, Guide
 
+# One sampled token and those that it forces; of a row beside others, more wait for the next pass.
+MAX_TOKENS_PER_PASS = 64
+
 
 @dataclass(slots=True, eq=False)
 class RunningRequest:

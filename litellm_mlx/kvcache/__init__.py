@@ -1,1 +1,1 @@
-"""Layer caches of a batch, and later the prefix cache."""
+"""Layer caches of a batch, the passes that fill them, and what is kept for later requests."""

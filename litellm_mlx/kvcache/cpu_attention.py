@@ -11,7 +11,7 @@ from litellm_mlx.kvcache.cpu_math import is_quicker, power_of_two
 from litellm_mlx.kvcache.row_cache import RowCache
 
 # Below so many scores MLX's one operation is quicker than the twenty here.
-_MIN_SCORES = 32_768
+_MIN_SCORES = 16_384
 # Of more, as many at a time: larger arrays get new pages from the system each time.
 _BLOCK_SCORES = 524_288
 _MASKED = 1e30  # is subtracted; far below any score, and finite

@@ -205,11 +205,11 @@ class RowCache:
 
 def _write(mine: mx.array, new: mx.array, current: Pass) -> None:
     """Put new keys or values where the pass has them, in place."""
-    if current.is_packed:  # (T, heads, 1, dim)
-        mine[current.owners, :, current.positions] = new[:, :, 0]
-    elif current.is_uniform:  # (B, heads, W, dim)
+    if current.is_uniform and not current.is_packed:  # (B, heads, W, dim)
         start = current.starts[0] if current.starts else 0
         mine[..., start : start + current.width, :] = new
+    elif current.is_packed or current.width == 1:  # (T, heads, 1, dim)
+        mine[current.owners, :, current.positions] = new[:, :, 0]
     else:
         for row, start in enumerate(current.starts):
             mine[row, :, start : start + current.width] = new[row]
