@@ -6,12 +6,12 @@ with branches that cannot both hold. Compiling is `compiler`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
-from litellm_mlx.grammar.numbers import narrow_bounds
+from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds
 
 Schema = dict[str, Any] | bool
 _SCHEMA_TYPES = (dict, bool)  # a test against the union takes twice as long
@@ -45,6 +45,9 @@ KEYWORDS = (
         "multipleOf pattern required type uniqueItems".split()
     )
 ) - ANNOTATIONS
+
+# What `narrow_schema` looks for.
+_NARROWED = ANNOTATIONS | BOUNDS | {"uniqueItems", "pattern", "format", "oneOf"}
 
 # Pydantic up to 2.12 writes a look-ahead for Decimal, which the engines do not have.
 DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
@@ -118,6 +121,11 @@ def narrow_schema(schema: Schema) -> Schema:
     Bounds of numbers become inclusive (see `numbers`); their digits are bounded by `number_limit`.
     """
     return _narrow(schema, schema)
+
+
+def is_narrow(names: Collection[str]) -> bool:
+    """Whether `narrow_schema` leaves schemas of these keywords, and any others, as they are."""
+    return _NARROWED.isdisjoint(names)
 
 
 def _narrow(schema: Schema, root: Schema) -> Schema:

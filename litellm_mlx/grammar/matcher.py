@@ -73,8 +73,8 @@ def schema_matcher(schema: Schema, vocabulary: Vocabulary) -> Compiled:
     Raises:
         NotCompiledError: the engine does not enforce all of it; a warning counts.
     """
-    text = json.dumps({} if schema is True else schema)
-    return with_stack_for(text, lambda: grammar_matcher(_json_grammar(text), vocabulary))
+    grammar = json_grammar(schema)
+    return with_stack_for(grammar, lambda: grammar_matcher(grammar, vocabulary))
 
 
 def check_schema(schema: Schema) -> None:
@@ -85,23 +85,21 @@ def check_schema(schema: Schema) -> None:
     """
     from llguidance import LLMatcher
 
-    text = json.dumps({} if schema is True else schema)
+    grammar = json_grammar(schema)
 
     def read() -> list[str]:
-        return LLMatcher.validate_grammar_with_warnings(_json_grammar(text))[1]
+        return LLMatcher.validate_grammar_with_warnings(grammar)[1]
 
-    problems = with_stack_for(text, read)
+    problems = with_stack_for(grammar, read)
     if problems:
         raise NotCompiledError("; ".join(problems))
 
 
-def _json_grammar(schema_text: str) -> str:
-    from llguidance import LLMatcher
-
-    try:
-        return LLMatcher.grammar_from_json_schema(schema_text, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise NotCompiledError(str(error)) from error
+def json_grammar(schema: Schema) -> str:
+    """What `LLMatcher.grammar_from_json_schema` gives, which reads and writes the schema for it."""
+    if schema is not False:
+        schema = {**({} if schema is True else schema), "x-guidance": JSON_OPTIONS}
+    return json.dumps({"grammars": [{"name": "json_schema", "json_schema": schema}]})
 
 
 def grammar_matcher(grammar: str, vocabulary: Vocabulary) -> Compiled:

@@ -31,7 +31,7 @@ MAX_READ_EXPONENT = 22
 MIN_EXPONENT = -20
 MIN_POSITIVE = 1e-20  # stands for "more than 0"
 
-_BOUNDS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
+BOUNDS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
 
 # Control characters that JSON has no short escape for; `matcher` lets no text hold a \u escape.
 _UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
@@ -89,7 +89,7 @@ def narrow_bounds(schema: dict[str, Any]) -> None:
     them; 0.99999999999999999999 is less than 1 as a text and equal to it as a float. Bounds of
     more than 15 digits move inwards to 15.
     """
-    if _BOUNDS.isdisjoint(schema):
+    if BOUNDS.isdisjoint(schema):
         return
     types = schema.get("type")
     names = {types} if isinstance(types, str) else set(types or ())

@@ -8,7 +8,7 @@ Which step is needed is found out by `tiers`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
@@ -72,6 +72,7 @@ _WHY_NOT = {
 }
 # The anchors say nothing once no reference uses them.
 _NOT_THE_ENGINES = frozenset(_WHY_NOT) | {"$dynamicAnchor", "$recursiveAnchor"}
+_LOOKED_AT = _NOT_THE_ENGINES | {"const", "enum", "pattern", "minProperties", "maxProperties"}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _COUNTS = ("minProperties", "maxProperties")
 _NUMBERS = (
@@ -285,6 +286,15 @@ def loosen(
     """
     walk = _Walk(schema, liberties, takes_pattern)
     return walk.schema(schema, "", 0), tuple(walk.loosened)
+
+
+def has_only_enforced(names: Collection[str]) -> bool:
+    """Whether `loosen` with no liberties leaves schemas of these keywords as they are.
+
+    Args:
+        names: all keywords; others among them do no harm.
+    """
+    return _LOOKED_AT.isdisjoint(names)
 
 
 def _says_something(key: str, schema: dict[str, Any]) -> bool:

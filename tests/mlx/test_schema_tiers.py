@@ -6,10 +6,12 @@ import json
 import random
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from llguidance import LLMatcher
 from pydantic import TypeAdapter
 
 from litellm_mlx.errors import ConstraintError
@@ -19,7 +21,10 @@ from litellm_mlx.grammar.compiler import compile_constraint
 from litellm_mlx.grammar.constraint import json_schema_constraint, regex_constraint
 from litellm_mlx.grammar.drafts import settle
 from litellm_mlx.grammar.formats import FORMATS
-from litellm_mlx.grammar.tiers import SchemaPlan, plan_schema
+from litellm_mlx.grammar.json_schema import is_narrow, narrow_schema
+from litellm_mlx.grammar.matcher import JSON_OPTIONS, json_grammar
+from litellm_mlx.grammar.relax import STEPS, has_only_enforced, loosen
+from litellm_mlx.grammar.tiers import NAMES, SchemaPlan, plan_schema
 from tests.grammar_sampling import accepts, draw, small_vocabulary
 
 SEED = 20261121
@@ -38,6 +43,27 @@ def test_what_the_engine_enforces_needs_no_check() -> None:
     index = compile_constraint(json_schema_constraint(schema), small_vocabulary())
     assert index.tier == "grammar"
     assert index.check("this is not even JSON") is None
+
+
+def test_walks_that_are_spared_would_change_nothing() -> None:
+    lines = (Path(__file__).parents[1] / "data/schemas.jsonl").read_text().splitlines()
+    schemas = [settle(json.loads(line)["schema"]) for line in lines]
+    num_spared = 0
+    for schema in schemas:
+        names = frozenset(NAMES.findall(json.dumps(schema, separators=(",", ":"))))
+        if has_only_enforced(names):
+            assert loosen(schema, STEPS[0], lambda pattern: True) == (schema, ())
+        if is_narrow(names):
+            assert narrow_schema(schema) == schema
+            num_spared += 1
+    assert num_spared >= 10
+
+
+def test_the_grammar_of_a_schema_is_what_the_engines_own_function_gives() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}}}
+    whole = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_OPTIONS)  # type: ignore[arg-type]
+    (expected,), (got,) = (json.loads(text)["grammars"] for text in (whole, json_grammar(schema)))
+    assert got == {key: value for key, value in expected.items() if value is not None}
 
 
 def test_only_the_offending_keyword_is_loosened() -> None:
