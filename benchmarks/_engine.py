@@ -61,6 +61,8 @@ class Work:
     num_prefilled_tokens: int
     num_completion_tokens: int
     num_forced_tokens: int
+    num_guessed_tokens: int
+    num_right_guesses: int
 
     @classmethod
     def between(cls, before: EngineStats, after: EngineStats) -> Work:

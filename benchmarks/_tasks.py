@@ -1,13 +1,15 @@
 """What the benchmarks ask for: three schemas of real DSPy programs, and a string without end.
 
 The knowledge graph, the reflection and the chain of thought have the fields of programs that people
-run. Their strings and lists are bounded, because a model of 135 million parameters does not know
-when to stop; the bounds leave room for the sentences that such fields hold.
+run, and one worked example each, as optimised programs have several: without it a model of 135
+million parameters does not know what a node is. The sentences of the last two are bounded as well,
+because it does not know when to stop either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -37,24 +39,24 @@ Sentence = Annotated[str, Field(max_length=80)]
 class Node(_Closed):
     """A thing that the text names."""
 
-    id: Name
-    label: Name
-    type: Name
+    id: str
+    label: str
+    type: str
 
 
 class Edge(_Closed):
     """What one node has to do with another."""
 
-    source: Name
-    target: Name
-    relation: Name
+    source: str
+    target: str
+    relation: str
 
 
 class KnowledgeGraph(_Closed):
     """The nodes of a text and the edges between them."""
 
-    nodes: list[Node] = Field(max_length=2)
-    edges: list[Edge] = Field(max_length=2)
+    nodes: list[Node]
+    edges: list[Edge]
 
 
 class Reflection(_Closed):
@@ -100,11 +102,13 @@ class Task:
         answer: model of the answer.
         system: what to do.
         user: gives the text of row `i`; no two rows have the same.
+        example: a worked one, about nobody of the rows.
     """
 
     answer: type[BaseModel]
     system: str
     user: Callable[[int], str]
+    example: tuple[str, BaseModel] | None = None
 
     @property
     def constraint(self) -> Constraint:
@@ -113,7 +117,11 @@ class Task:
 
     def prompt(self, tokenizer: Any, row: int = 0) -> tuple[int, ...]:
         """The token ids of one row's prompt."""
-        return chat_ids(tokenizer, self.system, self.user(row))
+        examples = []
+        if self.example is not None:
+            text, answer = self.example
+            examples.append((text, json.dumps(answer.model_dump(), ensure_ascii=False)))
+        return chat_ids(tokenizer, self.system, self.user(row), examples)
 
 
 def _person(row: int) -> str:
@@ -122,9 +130,36 @@ def _person(row: int) -> str:
     return f"{name} was born in {place} and worked with {other} for {row + 2} years."
 
 
+EXAMPLE = "Galileo Galilei was born in Pisa and worked with Benedetto Castelli for 20 years."
+GRAPH = KnowledgeGraph(
+    nodes=[
+        Node(id="1", label="Galileo Galilei", type="person"),
+        Node(id="2", label="Pisa", type="city"),
+        Node(id="3", label="Benedetto Castelli", type="person"),
+    ],
+    edges=[
+        Edge(source="1", target="2", relation="was born in"),
+        Edge(source="1", target="3", relation="worked with"),
+    ],
+)
+TRACE = "trace_id: t-99\nsteps_count: 4\nfinal_state: completed\nreply_length: 120"
+REFLECTION = Reflection(
+    reasoning="The reply left out the years that the two worked together.",
+    rationale="A summary that drops a number cannot be checked against its text.",
+    proposed_change_what="Copy every number of the text into the summary.",
+    proposed_change_why="Readers compare numbers first.",
+    proposed_change_how="List the numbers before writing, and tick them off.",
+    supporting_metrics="One of two facts was missing in this trace.",
+    impact_assessment="Summaries grow by a few words and lose no fact.",
+)
+THOUGHT = Thought(reasoning="The text says that Galileo Galilei was born in Pisa.", answer="Pisa")
+
 TASKS = {
     "knowledge_graph": Task(
-        KnowledgeGraph, "Extract the knowledge graph of the text as JSON.", _person
+        KnowledgeGraph,
+        "Extract the knowledge graph of the text as JSON.",
+        _person,
+        (EXAMPLE, GRAPH),
     ),
     "reflection": Task(
         Reflection,
@@ -133,22 +168,29 @@ TASKS = {
             f"user_message: {_person(row)} Sum that up.\ntrace_id: t-{row}\n"
             f"steps_count: {row + 3}\nfinal_state: completed\nreply_length: {100 + 7 * row}"
         ),
+        (f"user_message: {EXAMPLE} Sum that up.\n{TRACE}", REFLECTION),
     ),
     "chain_of_thought": Task(
         Thought,
         "Think step by step, then answer the question, as JSON.",
         lambda row: f"{_person(row)} Where was {NAMES[row % len(NAMES)]} born?",
+        (f"{EXAMPLE} Where was Galileo Galilei born?", THOUGHT),
     ),
 }
 PERSON = Task(Person, "Extract the person of the text as JSON.", _person)
 LONG_STRING = Task(Story, "Tell a long story, as JSON.", lambda row: f"A story: {_person(row)}")
 
 
-def chat_ids(tokenizer: Any, system: str, user: str) -> tuple[int, ...]:
-    """A chat of two messages by the model's template; plain text where it has none."""
+def chat_ids(
+    tokenizer: Any, system: str, user: str, examples: Sequence[tuple[str, str]] = ()
+) -> tuple[int, ...]:
+    """A chat by the model's template, examples first; plain text where it has none."""
+    turns = [text for example in examples for text in example] + [user]
     if not tokenizer.has_chat_template:
-        return tuple(tokenizer.encode(f"{system}\n\n{user}\n\n"))
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return tuple(tokenizer.encode("\n\n".join([system, *turns, ""])))
+    messages = [{"role": "system", "content": system}]
+    for i, text in enumerate(turns):
+        messages.append({"role": "assistant" if i % 2 else "user", "content": text})
     return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
 

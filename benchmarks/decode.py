@@ -12,19 +12,21 @@ free. Arms, one after the other, in turned order every second repeat:
     raw            mlx-lm's `stream_generate`, free, on the same weights
     free           this engine, free
     constrained    this engine, the schema, every token sampled
-    fast_forward   this engine, the schema, as it is by default: forced tokens are not sampled
+    fast_forward   this engine, the schema, forced tokens are not sampled
+    lookup         the same, as it is by default: tokens are guessed from prompt and text as well
 
 for one row, and the engine's for 16 rows with different prompts. `long_string` is a schema with one
 string that goes on until the token budget: nothing in it is forced but its braces, which are not
 counted, so that it shows what masks cost. A speed is of decoding only: all tokens of an answer,
 over the time from the end of its prompt's prefill to its last token; rows are timed from the first
-one's prefill to the last one's last token, so a later row's prefill counts against them. Ratios are
-taken within a repeat, and their median is given. `passes_per_token` are forward passes of decoding
-over the tokens of the longest answer: 1 where each token takes a pass, whatever the number of rows.
-The time of a mask is measured alone: the tokens of an answer are replayed through a fresh guide,
-without a model beside it; `hot` one after the other, `cold` with memory read through the
+one's prefill to the last one's last token, so a later row's prefill counts against them. A lone
+row's first token comes of the pass that takes the rest of its prompt, and is not counted. Ratios
+are taken within a repeat, and their median is given. `passes_per_token` are forward passes of
+decoding over the tokens of the longest answer: 1 where each token takes a pass, whatever the number
+of rows. The time of a mask is measured alone: the tokens of an answer are replayed through a fresh
+guide, without a model beside it; `hot` one after the other, `cold` with memory read through the
 processor's caches before each, as a forward pass does. `equal_texts` is the share of answers that
-are the same with fast-forward and without.
+are the same as with every token sampled.
 """
 
 from __future__ import annotations
@@ -75,6 +77,8 @@ class Sample:
     num_longest: int
     num_passes: int | None = None  # mlx-lm does not count its own
     num_forced: int = 0
+    num_guessed: int = 0
+    num_right: int = 0
     texts: tuple[str, ...] = ()
 
     @property
@@ -89,6 +93,7 @@ class Bench:
     Args:
         stepwise: an engine that samples every token.
         forward: one that does not sample what is forced.
+        default: one that guesses as well.
         mlx_lm: on the same weights.
         num_tokens: budget of every answer.
         num_long_tokens: length of the string that goes on.
@@ -99,15 +104,17 @@ class Bench:
         self,
         stepwise: Engine[LoadedModel],
         forward: Engine[LoadedModel],
+        default: Engine[LoadedModel],
         mlx_lm: MLXLM,
         *,
         num_tokens: int,
         num_long_tokens: int,
         num_rows: int,
     ) -> None:
-        self.loaded = forward.model()
+        self.loaded = default.model()
         self._stepwise = stepwise
         self._forward = forward
+        self._default = default
         self._mlx_lm = mlx_lm
         self._num_tokens = num_tokens
         self._num_long_tokens = num_long_tokens
@@ -126,7 +133,7 @@ class Bench:
         self._mlx_lm.stream(self._prompt(LONG_STRING, 0), 4)
 
     def _keep_lengths(self, name: str, requests: list[GenerationRequest]) -> None:
-        replies = ask_all(self._forward, requests)
+        replies = ask_all(self._default, requests)
         self._lengths[name] = [reply.num_tokens for reply in replies]
         self.num_closed_by_budget += sum(reply.num_closed_by_budget for reply in replies)
 
@@ -144,6 +151,7 @@ class Bench:
                 continue
             arms[f"{name}/constrained"] = partial(self.ours, self._stepwise, constrained)
             arms[f"{name}/fast_forward"] = partial(self.ours, self._forward, constrained)
+            arms[f"{name}/lookup"] = partial(self.ours, self._default, constrained)
             if name == ROWS_TASK:
                 arms[f"{name}/free"] = partial(self.ours, self._stepwise, self._free(task, lengths))
         task, rows = TASKS[ROWS_TASK], f"rows{self._num_rows}"
@@ -152,9 +160,10 @@ class Bench:
         free = self._free(task, lengths)
         arms[f"{ROWS_TASK}/free_{rows}"] = partial(self.ours, self._stepwise, free)
         arms[f"{ROWS_TASK}/constrained_{rows}"] = partial(self.ours, self._stepwise, many)
+        arms[f"{ROWS_TASK}/fast_forward_{rows}"] = partial(self.ours, self._forward, many)
         for name, task in TASKS.items():
             many = self._requests(task, self._num_rows)
-            arms[f"{name}/fast_forward_{rows}"] = partial(self.ours, self._forward, many)
+            arms[f"{name}/lookup_{rows}"] = partial(self.ours, self._default, many)
         return arms
 
     def raw(self, task: Task, num_tokens: int) -> Sample:
@@ -178,6 +187,7 @@ class Bench:
         end_s = max(reply.end_s for reply in replies)
         num_tokens = sum(reply.num_tokens for reply in replies)
         num_counted = num_tokens - (0 if counts_forced else work.num_forced_tokens)
+        num_counted -= len(requests) == 1
         return Sample(
             tokens_per_s=num_counted / (end_s - start_s),
             first_text_s=min(reply.first_token_s for reply in replies),
@@ -186,6 +196,8 @@ class Bench:
             num_longest=max(reply.num_tokens for reply in replies),
             num_passes=work.num_passes,
             num_forced=work.num_forced_tokens,
+            num_guessed=work.num_guessed_tokens,
+            num_right=work.num_right_guesses,
             texts=tuple(reply.text for reply in replies),
         )
 
@@ -266,30 +278,32 @@ def ratios(samples: dict[str, list[Sample]], num_rows: int) -> dict[str, Spread]
     found = {}
     for task in TASKS:
         raw = f"{task}/raw"
-        found[f"{task}: fast_forward over raw"] = compare(f"{task}/fast_forward", raw)
-        found[f"{task}: constrained over raw"] = compare(f"{task}/constrained", raw)
-    per_repeat = [
-        [a / b for a, b in zip(speeds[f"{t}/fast_forward"], speeds[f"{t}/raw"], strict=True)]
-        for t in TASKS
-    ]
-    means = [sum(ratios) / len(TASKS) for ratios in zip(*per_repeat, strict=True)]
-    found["mean of the schemas: fast_forward over raw"] = Spread.of(means)
+        for arm in ("lookup", "fast_forward", "constrained"):
+            found[f"{task}: {arm} over raw"] = compare(f"{task}/{arm}", raw)
+    for arm in ("lookup", "fast_forward"):
+        per_repeat = [
+            [a / b for a, b in zip(speeds[f"{t}/{arm}"], speeds[f"{t}/raw"], strict=True)]
+            for t in TASKS
+        ]
+        means = [sum(ratios) / len(TASKS) for ratios in zip(*per_repeat, strict=True)]
+        found[f"mean of the schemas: {arm} over raw"] = Spread.of(means)
     found["long_string over raw"] = compare("long_string/constrained", "long_string/raw")
     task = ROWS_TASK
     found["free over raw"] = compare(f"{task}/free", f"{task}/raw")
-    found[f"{rows}: fast_forward over free"] = compare(
-        f"{task}/fast_forward_{rows}", f"{task}/free_{rows}"
-    )
-    found[f"{rows} over 1"] = compare(f"{task}/fast_forward_{rows}", f"{task}/fast_forward")
+    for arm in ("lookup", "fast_forward"):
+        found[f"{rows}: {arm} over free"] = compare(f"{task}/{arm}_{rows}", f"{task}/free_{rows}")
+    found[f"{rows} over 1"] = compare(f"{task}/lookup_{rows}", f"{task}/lookup")
     return found
 
 
 def equal_texts(samples: dict[str, list[Sample]]) -> dict[str, float]:
-    """The share of answers that fast-forward leaves as they are, by arm."""
+    """The share of answers that fast-forward and guesses leave as they are, by arm."""
     shares = {}
     for name, runs in samples.items():
-        stepwise = samples.get(name.replace("fast_forward", "constrained"))
-        if "fast_forward" in name and stepwise is not None:
+        task, _, arm = name.partition("/")
+        kind, _, rows = arm.partition("_rows")
+        stepwise = samples.get(f"{task}/constrained" + (f"_rows{rows}" if rows else ""))
+        if kind in ("fast_forward", "lookup") and stepwise is not None:
             pairs = list(zip(runs[-1].texts, stepwise[-1].texts, strict=True))
             shares[name] = round(sum(a == b for a, b in pairs) / len(pairs), 3)
     return shares
@@ -309,6 +323,8 @@ def arm_figures(runs: list[Sample]) -> dict[str, Any]:
         figures |= {
             "passes_per_token": per_token.as_json(),
             "forced_share": round(last.num_forced / last.num_tokens, 3),
+            "right_share": round(last.num_right / last.num_tokens, 3),
+            "wrong_share": round((last.num_guessed - last.num_right) / last.num_tokens, 3),
         }
     return figures
 
@@ -316,14 +332,20 @@ def arm_figures(runs: list[Sample]) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """The figures for a person, as Markdown; each is median (min-max)."""
     print_table(
-        ("arm", "tokens", "decode tokens/s", "passes per token", "forced", "whole answer s"),
+        (
+            *("arm", "tokens", "decode tokens/s", "passes per token"),
+            *("forced", "guessed", "guessed wrong", "whole answer s"),
+        ),
         (
             (
                 name,
                 arm["tokens"],
                 _spread(arm["tokens_per_s"], 1),
                 _spread(arm["passes_per_token"], 2) if "passes_per_token" in arm else "-",
-                f"{arm['forced_share']:.0%}" if "forced_share" in arm else "-",
+                *(
+                    f"{arm[share]:.0%}" if share in arm else "-"
+                    for share in ("forced_share", "right_share", "wrong_share")
+                ),
                 _spread(arm["answer_s"], 2),
             )
             for name, arm in result["arms"].items()
@@ -359,12 +381,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
             task.replace("_", " "),
             (
                 bar("mlx-lm, free text", f"{task}/raw"),
-                bar("litellm-mlx, JSON schema", f"{task}/fast_forward", is_ours=True),
+                bar("litellm-mlx, JSON schema", f"{task}/lookup", is_ours=True),
             ),
         )
         for task in TASKS
     ]
-    gain = result["ratios"]["mean of the schemas: fast_forward over raw"]["median"]
+    gain = result["ratios"]["mean of the schemas: lookup over raw"]["median"]
     title = f"A structured answer decodes at {gain:.2f} times the speed of free text"
     bars(path, title, groups, "tokens/s", 1)
 
@@ -381,14 +403,17 @@ def main() -> None:
     # All rows must be in the batch at once, or the arm measures the queue.
     settings = {"max_batch_size": max(given.rows, 32)}
     with ExitStack() as stack:
-        forward = stack.enter_context(serving(given.model, without_prefix_cache(**settings)))
-        config = without_prefix_cache(**settings, fast_forward=False)
-        stepwise = stack.enter_context(sharing(forward, config))
-        mlx_lm = MLXLM(forward.model())
+        default = stack.enter_context(serving(given.model, without_prefix_cache(**settings)))
+        stepwise, forward = (
+            stack.enter_context(sharing(default, without_prefix_cache(**settings, **less)))
+            for less in ({"fast_forward": False}, {"prompt_lookup": False})
+        )
+        mlx_lm = MLXLM(default.model())
         stack.callback(mlx_lm.close)
         bench = Bench(
             stepwise,
             forward,
+            default,
             mlx_lm,
             num_tokens=given.tokens,
             num_long_tokens=given.long_string_tokens,

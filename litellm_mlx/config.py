@@ -44,6 +44,8 @@ class EngineConfig:
         prefix_cache_bytes: what may be kept of prompts and answers for requests that begin alike;
             0 is off. Not given, a quarter of the memory that the weights leave.
         fast_forward: take tokens that the grammar forces without asking the model.
+        prompt_lookup: guess tokens of constrained completions from their prompt and text, and let
+            a pass verify several; the text is the same. Not without `fast_forward`.
         prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
@@ -68,6 +70,7 @@ class EngineConfig:
     kv_bits: int | None = None
     prefix_cache_bytes: int | None = None
     fast_forward: bool = True
+    prompt_lookup: bool = True
     prompt_repair: bool = True
     backend: Backend = "llguidance"
     expand_weights: bool = True

@@ -6,20 +6,59 @@ Rows come with their prompts prefilled, see `prefill`.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
 
+from litellm_mlx.engine.lookup import MAX_GUESS
 from litellm_mlx.engine.sequence import MAX_TOKENS_PER_PASS, Sequence
 from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A forward pass under way.
+
+    Attributes:
+        logits: (P, V), of each row's newest token, and of each that was guessed to follow it.
+        guesses: of B rows, P - B in sum.
+    """
+
+    logits: mx.array
+    guesses: list[list[int]]
+
+    def logits_after(self, rows: Seq[int], num_right: Seq[int]) -> mx.array:
+        """The logits (len(rows), V) of some rows, after so many guessed tokens.
+
+        Args:
+            rows: their indexes.
+            num_right: how many, for each of the B rows.
+        """
+        if not any(self.guesses) and len(rows) == len(self.guesses):
+            return self.logits
+        return self.logits[mx.array([self._firsts[row] + num_right[row] for row in rows])]
+
+    def keep(self, rows: Seq[int]) -> Flight | None:
+        """Keep these of its rows."""
+        kept = [row for row in rows if row < len(self.guesses)]
+        if not kept:
+            return None
+        firsts, guesses = self._firsts, [self.guesses[row] for row in kept]
+        places = [firsts[row] + i for row in kept for i in range(1 + len(self.guesses[row]))]
+        return Flight(self.logits[mx.array(places)], guesses)
+
+    @property
+    def _firsts(self) -> list[int]:
+        """Where each row's logits begin."""
+        return list(accumulate((1 + len(guess) for guess in self.guesses[:-1]), initial=0))
+
+
 class DecodeBatch:
     """Sequences that decode together.
-
-    `logits` (B, V) holds the pass in flight, of each row's newest token in it.
 
     Args:
         model: see `ServedModel`.
@@ -32,7 +71,7 @@ class DecodeBatch:
         self._head = OutputHead(model)
         self._cache: BatchCache | None = None
         self.rows: list[Sequence] = []
-        self.logits: mx.array | None = None
+        self.flight: Flight | None = None
 
     def join(self, rows: list[Sequence], cache: BatchCache) -> None:
         """Append rows whose prompts are in `cache`, but for the last token."""
@@ -50,25 +89,53 @@ class DecodeBatch:
                 waits for Python; the price is a pass wasted on a row whose token turns out to end
                 it. The other rows, which have just joined, have one token each waiting.
         """
+        guesses: list[list[int]] = [[] for _ in self.rows]
         if sampled is None:
-            tokens, counts = self._waiting_tokens()
+            tokens, counts = self._waiting_tokens(guesses)
         else:
             joined = [row.take_waiting(1)[0] for row in self.rows[len(sampled) :]]
             parts = [sampled, mx.array(joined, dtype=sampled.dtype)] if joined else [sampled]
             tokens, counts = mx.concatenate(parts)[:, None], [1] * len(self.rows)
         assert self._cache is not None
-        self.logits = self._head.logits(self._model, self._cache, tokens, counts)
-        mx.async_eval(self.logits)
+        num_wanted = [1 + len(guess) for guess in guesses]
+        logits = self._head.logits(self._model, self._cache, tokens, counts, num_wanted)
+        self.flight = Flight(logits, guesses)
+        mx.async_eval(logits)
 
-    def _waiting_tokens(self) -> tuple[mx.array, list[int]]:
-        """All waiting tokens, packed; one of each row where rows cannot be packed."""
+    def _waiting_tokens(self, guesses: list[list[int]]) -> tuple[mx.array, list[int]]:
+        """All waiting tokens, packed, each row's guess behind; one of each where none can be.
+
+        Args:
+            guesses: empty ones; they are filled in.
+        """
         if len(self.rows) == 1:  # nobody waits for it
-            alone = self.rows[0].take_waiting(len(self.rows[0].waiting_token_ids))
-            return mx.array([alone]), [len(alone)]
+            (row,) = self.rows
+            alone = row.take_waiting(len(row.waiting_token_ids))
+            guesses[0] = row.guess(MAX_GUESS, is_alone=True) if self.can_pack else []
+            return mx.array([alone + guesses[0]]), [len(alone) + len(guesses[0])]
         at_most = MAX_TOKENS_PER_PASS if self.can_pack else 1
-        waiting = [row.take_waiting(at_most) for row in self.rows]
-        counts = [len(tokens) for tokens in waiting]
-        return mx.array([[token] for tokens in waiting for token in tokens]), counts
+        packed: list[int] = []
+        counts = []
+        for i, row in enumerate(self.rows):
+            taken = row.take_waiting(at_most)
+            if self.can_pack and row.is_ready:
+                guesses[i] = row.guess(min(MAX_GUESS, at_most - len(taken)), is_alone=False)
+            packed += taken + guesses[i]
+            counts.append(len(taken) + len(guesses[i]))
+        return mx.array(packed)[:, None], counts
+
+    def land(self, num_right: Seq[int]) -> None:
+        """End the pass in flight: the cache forgets the guessed tokens that were wrong.
+
+        Args:
+            num_right: how many of its guess were right, by row.
+        """
+        assert self.flight is not None and self._cache is not None
+        if any(self.flight.guesses):
+            pairs = zip(self.flight.guesses, num_right, strict=True)
+            wrong = [len(guess) - right for guess, right in pairs]
+            self._cache.take_back([*wrong, *[0] * (len(self.rows) - len(wrong))])
+        self.flight = None
 
     def store(self, index: int, prefixes: PrefixCache) -> None:
         """Keep what the model has seen of a row for later requests, its next turn above all."""
@@ -85,8 +152,8 @@ class DecodeBatch:
         """Drop all rows but these."""
         self._cache = _kept(self._cache, rows)
         self.rows = [self.rows[i] for i in rows]
-        if self.logits is not None:
-            self.logits = self.logits[mx.array(list(rows))] if rows else None
+        if self.flight is not None:
+            self.flight = self.flight.keep(rows)
 
     @property
     def num_bytes(self) -> int:

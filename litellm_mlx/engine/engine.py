@@ -51,7 +51,8 @@ class EngineStats:
     """What an engine holds now, and what it has done since it started.
 
     `num_passes` counts forward passes of decoding, over however many rows; forced tokens are the
-    completion tokens that were taken without asking the model.
+    completion tokens that were taken without asking the model. Guessed ones went through it, see
+    `lookup`, and those that were right came of no pass of their own.
     """
 
     num_live: int = 0
@@ -63,6 +64,8 @@ class EngineStats:
     num_prefilled_tokens: int = 0
     num_completion_tokens: int = 0
     num_forced_tokens: int = 0
+    num_guessed_tokens: int = 0
+    num_right_guesses: int = 0
 
 
 class _Call:
@@ -179,6 +182,8 @@ class Engine(Generic[ModelT]):
             num_prefilled_tokens=counts.num_prefilled_tokens,
             num_completion_tokens=counts.num_completion_tokens,
             num_forced_tokens=counts.num_forced_tokens,
+            num_guessed_tokens=counts.num_guessed_tokens,
+            num_right_guesses=counts.num_right_guesses,
         )
 
     def call(self, function: Callable[[Worker], T]) -> T:
@@ -249,6 +254,7 @@ class Engine(Generic[ModelT]):
                     budget,
                     strings,
                     fast_forwards=self._config.fast_forward,
+                    looks_up=self._config.prompt_lookup,
                 )
             )
         return made
@@ -369,6 +375,7 @@ def _make_sequence(
     strings: StringWatch | None = None,
     *,
     fast_forwards: bool = True,
+    looks_up: bool = False,
 ) -> Sequence:
     """One completion of a request, before its first token."""
     from litellm_mlx.engine.sequence import Sequence
@@ -392,6 +399,7 @@ def _make_sequence(
         budget=budget,
         strings=strings,
         fast_forwards=fast_forwards,
+        looks_up=looks_up,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from litellm_mlx.engine.budget import Budget
+from litellm_mlx.engine.lookup import PromptLookup
 from litellm_mlx.engine.stream import Channel
 from litellm_mlx.engine.text import TextDecoder, TextPiece
 from litellm_mlx.errors import BudgetError
@@ -115,13 +116,18 @@ class Sequence:
         budget: sees to it that a constrained text can end; `None` where nothing is constrained.
         strings: keeps the strings of a constrained text from running away.
         fast_forwards: tokens that must come next are taken without asking the model.
+        looks_up: tokens are guessed; only where it fast-forwards, and under a constraint.
     """
 
     __slots__ = (
         "_budget",
+        "_choices",
         "_decoder",
         "_fast_forwards",
         "_held_logprobs",
+        "_looks_up",
+        "_lookup",
+        "_num_looked_up",
         "_stop_token_ids",
         "_strings",
         "_token_bytes",
@@ -148,6 +154,7 @@ class Sequence:
         budget: Budget | None = None,
         strings: StringWatch | None = None,
         fast_forwards: bool = True,
+        looks_up: bool = False,
     ) -> None:
         self.running = running
         self.index = index
@@ -166,6 +173,10 @@ class Sequence:
         self._budget = budget
         self._strings = strings
         self._held_logprobs: list[TokenLogprob] = []
+        self._looks_up = looks_up
+        self._lookup: PromptLookup | None = None
+        self._num_looked_up = 0  # tokens of the completion that `_lookup` has
+        self._choices: list[int] = []  # places in the last guess that nothing forces
 
     @property
     def request(self) -> GenerationRequest:
@@ -192,6 +203,32 @@ class Sequence:
         taken = self.waiting_token_ids[:at_most]
         del self.waiting_token_ids[:at_most]
         return taken
+
+    def guess(self, at_most: int, *, is_alone: bool) -> list[int]:
+        """Tokens that may come next; the guide allows them.
+
+        Args:
+            at_most: how many.
+            is_alone: nobody else waits for the pass that takes them.
+        """
+        if not (self._looks_up and self.must_be_read):
+            return []
+        assert self.guide is not None
+        if self._lookup is None:
+            self._lookup = PromptLookup(self.request.prompt_token_ids)
+        self._lookup.extend(self.token_ids[self._num_looked_up :])
+        self._num_looked_up = len(self.token_ids)
+        guess, max_choices = self._lookup.guess(is_alone=is_alone)
+        followed, self._choices = _followed(guess, max_choices, self.guide)
+        return followed[: min(at_most, self._num_left - 1)]
+
+    def learn(self, num_right: int, num_guessed: int) -> None:
+        """Hear how many of the tokens last guessed came."""
+        if self._lookup is None or not num_guessed:
+            return
+        was_wrong = num_right < num_guessed and num_right in self._choices
+        num_choices = sum(place < num_right for place in self._choices)
+        self._lookup.learn(num_choices, was_wrong=was_wrong and self.finish_reason is None)
 
     def fill_bitmask(self, row: Bitmask) -> None:
         """Write which tokens may come next; see `Guide`. Only for a row that has a guide.
@@ -340,6 +377,27 @@ class Sequence:
             return []
         logprobs, self._held_logprobs = tuple(self._held_logprobs), []
         return [Delta(self.index, piece.text, piece.reasoning, logprobs)]
+
+
+def _followed(guess: list[int], max_choices: int, guide: Guide) -> tuple[list[int], list[int]]:
+    """A guess with what the grammar forces in it, as far as they agree; where its choices are."""
+    if not guess:
+        return [], []
+    guide = guide.copy()
+    followed: list[int] = []
+    choices: list[int] = []
+    while guess and len(choices) < max_choices and guide.allows(guess[:1]):
+        choices.append(len(followed))
+        guide.advance(guess[0])
+        forced = guide.fast_forward()
+        for token_id in forced:
+            guide.advance(token_id)
+        followed += [guess[0], *forced]
+        guess = guess[1:]
+        if guess[: len(forced)] != forced[: len(guess)]:
+            break
+        guess = guess[len(forced) :]
+    return followed, choices
 
 
 def _join(first: TextPiece, second: TextPiece) -> TextPiece:

@@ -17,7 +17,7 @@ import numpy as np
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.admission import KVBudget, WaitingRequests, age_of
-from litellm_mlx.engine.batch import DecodeBatch
+from litellm_mlx.engine.batch import DecodeBatch, Flight
 from litellm_mlx.engine.model import ServedModel
 from litellm_mlx.engine.pacing import Load, Pacer
 from litellm_mlx.engine.prefill import PrefillBatch
@@ -57,6 +57,8 @@ class Counts:
     num_prefilled_tokens: int = 0
     num_completion_tokens: int = 0
     num_forced_tokens: int = 0
+    num_guessed_tokens: int = 0
+    num_right_guesses: int = 0
 
 
 class Worker:
@@ -156,7 +158,7 @@ class Worker:
     def step(self) -> None:
         """Free the rows of callers that left, admit, prefill a little, decode one token per row."""
         started_s = time.monotonic()
-        has_pass_in_flight = self._decode.logits is not None
+        has_pass_in_flight = self._decode.flight is not None
         self._drop_dead_rows()
         self._make_room()
         self._admit()
@@ -182,7 +184,7 @@ class Worker:
 
     def finish_device_work(self) -> None:
         """Wait for the forward pass in flight, which nobody will read."""
-        self._decode.logits = None
+        self._decode.flight = None
         mx.synchronize()
 
     # admission -------------------------------------------------------------------------------
@@ -259,8 +261,8 @@ class Worker:
     def _prefill_chunk(self) -> float:
         num_rows = len(self._prefill.rows)
         limit = self._pacer.chunk_tokens(num_rows, self._load)
-        if self._decode.logits is not None:
-            mx.eval(self._decode.logits)  # else the pass in flight would count as prefill
+        if self._decode.flight is not None:
+            mx.eval(self._decode.flight.logits)  # else the pass in flight would count as prefill
         started_s = time.monotonic()
         num_tokens = self._prefill.leave_rest(limit) if self._is_alone else 0
         num_tokens = num_tokens or self._prefill.step(limit)
@@ -314,35 +316,81 @@ class Worker:
         starts before anyone has read it, and the device never waits for Python.
         """
         rows = list(self._decode.rows)
-        raw = self._decode.logits
-        if raw is None:  # all have just joined
+        flight = self._decode.flight
+        if flight is None:  # all have just joined
             self._dispatch()
             if rows[0].running.num_left_to_decoding > 1:  # its prompt went through just now
                 self._decode.store(0, self._prefixes)
             return
-        num_sampled = len(raw)
-        masked = self._masked_logits(raw)
-        samplers = [self._samplers[row] for row in rows[:num_sampled]]
-        positions = [len(row.token_ids) for row in rows[:num_sampled]]
-        tokens = sample(masked, samplers, positions)
         # A first token does not wait for the second: on the CPU starting a pass takes most of it.
         must_read = any(row.must_be_read or not row.token_ids for row in rows)
-        has_joined = len(rows) > num_sampled
-        if not must_read and (has_joined or not all(row.ends_with_next_token for row in rows)):
-            self._dispatch(tokens)
-        self._accept(rows[:num_sampled], token_ids(tokens), masked, raw, is_read_first=must_read)
+        num_right = [0] * len(flight.guesses)
+        drawing = list(range(len(flight.guesses)))
+        while drawing:
+            drawing = self._draw(rows, flight, drawing, num_right, must_read=must_read)
+        if must_read:
+            self._land(rows, flight, num_right)
+        self._drop_ended()
         if must_read:
             self._deliver()  # a caller's next request may be what fills the batch
             if self._decode.rows:
                 self._dispatch()
 
+    def _draw(
+        self,
+        rows: list[Sequence],
+        flight: Flight,
+        drawing: list[int],
+        num_right: list[int],
+        *,
+        must_read: bool,
+    ) -> list[int]:
+        """Draw the next token of some rows.
+
+        Args:
+            rows: of the batch.
+            flight: whose logits are drawn from; it has guesses only where `must_read`.
+            drawing: indexes of the rows.
+            num_right: how many guessed tokens have come, by row; the new ones are added.
+            must_read: the next pass has to wait for the tokens.
+
+        Returns:
+            Those of the rows that went as guessed, and can draw once more.
+        """
+        drawn = [rows[i] for i in drawing]
+        raw = flight.logits_after(drawing, num_right)
+        masked = self._masked_logits(drawn, raw)
+        lengths = [len(row.token_ids) for row in drawn]
+        tokens = sample(masked, [self._samplers[row] for row in drawn], lengths)
+        has_joined = len(rows) > len(flight.guesses)
+        if not must_read and (has_joined or not all(row.ends_with_next_token for row in rows)):
+            self._dispatch(tokens)
+        self._accept(drawn, token_ids(tokens), masked, raw, is_read_first=must_read)
+        again = []
+        for i, length in zip(drawing, lengths, strict=True):
+            new = rows[i].token_ids[length:]
+            same = _num_equal(new, flight.guesses[i][num_right[i] :])
+            rows[i].take_waiting(same)
+            num_right[i] += same
+            is_alive = rows[i].finish_reason is None and not rows[i].running.channel.is_cancelled
+            if 0 < same == len(new) and is_alive:
+                again.append(i)
+        return again
+
+    def _land(self, rows: list[Sequence], flight: Flight, num_right: list[int]) -> None:
+        """All is drawn from the pass in flight that can be."""
+        self._decode.land(num_right)
+        for row, guess, right in zip(rows, flight.guesses, num_right, strict=False):
+            row.learn(right, len(guess))
+        self.counts.num_guessed_tokens += sum(map(len, flight.guesses))
+        self.counts.num_right_guesses += sum(num_right)
+
     def _dispatch(self, sampled: mx.array | None = None) -> None:
         self._decode.dispatch(sampled)
         self.counts.num_passes += 1
 
-    def _masked_logits(self, logits: mx.array) -> mx.array:
-        """Logits (B, V) of the pass in flight with bias, penalties and constraints applied."""
-        rows = self._decode.rows[: len(logits)]
+    def _masked_logits(self, rows: list[Sequence], logits: mx.array) -> mx.array:
+        """Logits (B, V) of rows with bias, penalties and constraints applied."""
         bitmask = self._fill_bitmask(rows)  # the device works on the logits meanwhile
         samplers = [self._samplers[row] for row in rows]
         logits = process_rows(logits, samplers, [row.token_ids for row in rows])
@@ -371,7 +419,7 @@ class Worker:
         *,
         is_read_first: bool,
     ) -> None:
-        """Give each row its token; rows that ended leave the batch.
+        """Give each row its token.
 
         Args:
             rows: B sequences.
@@ -389,10 +437,14 @@ class Worker:
             self._take(row, partial(row.accept, token_id, logprob))
             if not is_read_first:
                 row.take_waiting(1)
+
+    def _drop_ended(self) -> None:
+        """Rows that ended leave the batch."""
+        rows = enumerate(self._decode.rows)
         self._keep_decoding(
             [
                 i
-                for i, row in enumerate(self._decode.rows)
+                for i, row in rows
                 if row.finish_reason is None and not self._end_if_dead(row.running)
             ]
         )
@@ -442,6 +494,12 @@ class Worker:
         for channel, events in outbox:
             for event in events:
                 channel.put(event)
+
+
+def _num_equal(first: list[int], second: list[int]) -> int:
+    """With how many equal tokens both begin."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _kv_budget_bytes(config: EngineConfig, free_bytes: int) -> int:

@@ -124,6 +124,11 @@ class BatchCache:
                 mine.layout = self._layout
         self._layout.lengths += other.lengths
 
+    def take_back(self, counts: Sequence[int]) -> None:
+        """Forget the last tokens of each row, so many. Only where `is_plain`."""
+        lengths = zip(self._layout.lengths, counts, strict=True)
+        self._layout.lengths = [length - count for length, count in lengths]
+
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows in this order; one named twice is copied. At least one."""
         for layer in self.layers:

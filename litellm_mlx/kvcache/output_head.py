@@ -35,22 +35,34 @@ class OutputHead:
             self.is_selective = self._is_exact(model)
 
     def logits(
-        self, model: Any, cache: BatchCache, tokens: mx.array, counts: list[int]
+        self,
+        model: Any,
+        cache: BatchCache,
+        tokens: mx.array,
+        counts: list[int],
+        num_wanted: list[int] | None = None,
     ) -> mx.array:
-        """Run a pass, see `BatchCache.run`; logits (B, V) of each row's last token.
+        """Run a pass, see `BatchCache.run`; logits (P, V) of each row's last tokens.
 
         Args:
             model: that the head belongs to.
             cache: of B rows.
             tokens: packed, (T, 1); or (1, W) of a single row.
             counts: B numbers of tokens.
+            num_wanted: of how many of them the logits are wanted, P in sum; of one each unless
+                given.
         """
         if tokens.size == len(counts):
             return cache.run(model, tokens, counts)[:, -1]
-        ends = mx.array(np.cumsum(counts) - 1)
+        ends = np.cumsum(counts)
+        places = mx.array(
+            ends - 1
+            if num_wanted is None
+            else [i for end, n in zip(ends, num_wanted, strict=True) for i in range(end - n, end)]
+        )
         if not self.is_selective:
-            return cache.run(model, tokens, counts).reshape(tokens.size, -1)[ends]
-        self._places = ends
+            return cache.run(model, tokens, counts).reshape(tokens.size, -1)[places]
+        self._places = places
         try:
             return cache.run(model, tokens, counts)[:, 0]
         finally:

@@ -49,7 +49,8 @@ SMALLEST: dict[str, tuple[list[str], list[str]]] = {
 MAY_BE_ZERO_OR_LESS = (
     *("growth", "growth_mib", "live_kv_mib", "most_mib", "device_mib", "resident_mib"),
     *("above_mock_ms", "cpu_above_mock_ms", "rest_ms", "caller_cpu_ms", "failed_examples"),
-    *("cached_tokens", "shared", "forced_share", "answers_closed_by_budget", "calls"),
+    *("cached_tokens", "shared", "forced_share", "right_share", "wrong_share"),
+    *("answers_closed_by_budget", "calls"),
     *("prefilled_share", "prefilled_tokens_per_example", "tokens_during", "memory_gib"),
 )
 

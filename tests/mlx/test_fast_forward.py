@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine import batch
 from litellm_mlx.engine.engine import Engine, EngineStats
 from litellm_mlx.grammar.constraint import json_schema_constraint, regex_constraint
-from litellm_mlx.models.loader import LoadedModel, load_model
-from litellm_mlx.models.names import parse_model_name
+from litellm_mlx.models.loader import LoadedModel
 from litellm_mlx.types import (
     Constraint,
     Delta,
     Done,
-    GenerationRequest,
     SamplingParams,
     Thinking,
     TokenLogprob,
 )
+from tests.tiny_engine import collect, request, run, start
 from tests.tiny_model import ROTATING, make_tiny_model
 
 
@@ -44,44 +41,11 @@ RECORDS = (
 WHOLE = json_schema_constraint({"const": {"all of it": "is forced", "and": [1, 2, 3]}})
 
 
-def start(path: Path, **config: Any) -> Engine[LoadedModel]:
-    settings = EngineConfig(**config)
-    spec = parse_model_name(str(path))
-    engine = Engine(lambda: load_model(spec, settings), settings, name="tiny")
-    engine.model(timeout_s=60)
-    return engine
-
-
 @pytest.fixture(scope="module")
 def engine(tiny_model_dir: Path) -> Iterator[Engine[LoadedModel]]:
     engine = start(tiny_model_dir)
     yield engine
     engine.shutdown()
-
-
-def request(number: int, constraint: Constraint | None, **options: Any) -> GenerationRequest:
-    sampling = options.pop("sampling", SamplingParams(temperature=0))
-    prompt = options.pop("prompt", tuple(range(20 + number, 40 + 3 * number)))
-    max_tokens = options.pop("max_tokens", 200)
-    deadline_s = time.monotonic() + 60
-    return GenerationRequest(
-        prompt, max_tokens, sampling, constraint=constraint, deadline_s=deadline_s, **options
-    )
-
-
-def run(engine: Engine[LoadedModel], asked: GenerationRequest) -> tuple[str, Done]:
-    return collect(engine.submit(asked))
-
-
-def collect(stream: Any) -> tuple[str, Done]:
-    text, done = "", None
-    for event in stream:
-        if isinstance(event, Delta):
-            text += event.text
-        elif isinstance(event, Done):
-            done = event
-    assert done is not None
-    return text, done
 
 
 def spent(engine: Engine[LoadedModel], before: EngineStats) -> tuple[int, int, int]:
