@@ -243,7 +243,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     tokens = result["prompt_tokens"]["cold"]
     bars(
         path,
-        f"The second call of a DSPy program begins {gain:.0f} times sooner",
+        f"The second call of a DSPy program begins {gain:.1f} times sooner",
         [
             (
                 f"time to the first token, 4 demos, {tokens:,} tokens",

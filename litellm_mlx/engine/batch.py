@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import mlx.core as mx
@@ -40,7 +40,8 @@ class Flight:
         """
         if not any(self.guesses) and len(rows) == len(self.guesses):
             return self.logits
-        return self.logits[mx.array([self._firsts[row] + num_right[row] for row in rows])]
+        firsts = self._firsts
+        return self.logits[mx.array([firsts[row] + num_right[row] for row in rows])]
 
     def keep(self, rows: Seq[int]) -> Flight | None:
         """Keep these of its rows."""
@@ -89,40 +90,37 @@ class DecodeBatch:
                 waits for Python; the price is a pass wasted on a row whose token turns out to end
                 it. The other rows, which have just joined, have one token each waiting.
         """
-        guesses: list[list[int]] = [[] for _ in self.rows]
         if sampled is None:
-            tokens, counts = self._waiting_tokens(guesses)
+            tokens, counts, guesses = self._waiting_tokens()
         else:
             joined = [row.take_waiting(1)[0] for row in self.rows[len(sampled) :]]
             parts = [sampled, mx.array(joined, dtype=sampled.dtype)] if joined else [sampled]
             tokens, counts = mx.concatenate(parts)[:, None], [1] * len(self.rows)
+            guesses = [[] for _ in self.rows]
         assert self._cache is not None
         num_wanted = [1 + len(guess) for guess in guesses]
         logits = self._head.logits(self._model, self._cache, tokens, counts, num_wanted)
         self.flight = Flight(logits, guesses)
         mx.async_eval(logits)
 
-    def _waiting_tokens(self, guesses: list[list[int]]) -> tuple[mx.array, list[int]]:
-        """All waiting tokens, packed, each row's guess behind; one of each where none can be.
+    def _waiting_tokens(self) -> tuple[mx.array, list[int], list[list[int]]]:
+        """What the rows have waiting, each one's guess behind it.
 
-        Args:
-            guesses: empty ones; they are filled in.
+        Returns:
+            The tokens, packed, of a single row (1, W); how many each row has; its guess.
         """
-        if len(self.rows) == 1:  # nobody waits for it
-            (row,) = self.rows
-            alone = row.take_waiting(len(row.waiting_token_ids))
-            guesses[0] = row.guess(MAX_GUESS, is_alone=True) if self.can_pack else []
-            return mx.array([alone + guesses[0]]), [len(alone) + len(guesses[0])]
+        is_alone = len(self.rows) == 1  # then nobody waits for a long pass
         at_most = MAX_TOKENS_PER_PASS if self.can_pack else 1
-        packed: list[int] = []
-        counts = []
-        for i, row in enumerate(self.rows):
-            taken = row.take_waiting(at_most)
-            if self.can_pack and row.is_ready:
-                guesses[i] = row.guess(min(MAX_GUESS, at_most - len(taken)), is_alone=False)
-            packed += taken + guesses[i]
-            counts.append(len(taken) + len(guesses[i]))
-        return mx.array(packed)[:, None], counts
+        parts: list[list[int]] = []
+        guesses: list[list[int]] = []
+        for row in self.rows:
+            taken = row.take_waiting(len(row.waiting_token_ids) if is_alone else at_most)
+            room = MAX_GUESS if is_alone else min(MAX_GUESS, at_most - len(taken))
+            can_guess = self.can_pack and row.is_ready
+            guesses.append(row.guess(room, is_alone=is_alone) if can_guess else [])
+            parts.append(taken + guesses[-1])
+        tokens = mx.array(list(chain.from_iterable(parts)))
+        return tokens[None] if is_alone else tokens[:, None], list(map(len, parts)), guesses
 
     def land(self, num_right: Seq[int]) -> None:
         """End the pass in flight: the cache forgets the guessed tokens that were wrong.

@@ -52,7 +52,8 @@ class EngineStats:
 
     `num_passes` counts forward passes of decoding, over however many rows; forced tokens are the
     completion tokens that were taken without asking the model. Guessed ones went through it, see
-    `lookup`, and those that were right came of no pass of their own.
+    `lookup`, and those that were right came of no pass of their own; a forced token inside a guess
+    counts among both.
     """
 
     num_live: int = 0

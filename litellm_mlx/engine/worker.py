@@ -440,14 +440,12 @@ class Worker:
 
     def _drop_ended(self) -> None:
         """Rows that ended leave the batch."""
-        rows = enumerate(self._decode.rows)
-        self._keep_decoding(
-            [
-                i
-                for i, row in rows
-                if row.finish_reason is None and not self._end_if_dead(row.running)
-            ]
-        )
+        alive = [
+            i
+            for i, row in enumerate(self._decode.rows)
+            if row.finish_reason is None and not self._end_if_dead(row.running)
+        ]
+        self._keep_decoding(alive)
 
     def _take(self, row: Sequence, take: Callable[[], list[Event]]) -> None:
         """Let a row take tokens, and note what that means for its caller."""

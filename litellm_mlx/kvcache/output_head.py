@@ -7,10 +7,10 @@ the inner model is made to return what is wanted.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from litellm_mlx.kvcache.layers import BatchCache, are_close
 
@@ -40,7 +40,7 @@ class OutputHead:
         cache: BatchCache,
         tokens: mx.array,
         counts: list[int],
-        num_wanted: list[int] | None = None,
+        num_wanted: list[int],
     ) -> mx.array:
         """Run a pass, see `BatchCache.run`; logits (P, V) of each row's last tokens.
 
@@ -49,17 +49,12 @@ class OutputHead:
             cache: of B rows.
             tokens: packed, (T, 1); or (1, W) of a single row.
             counts: B numbers of tokens.
-            num_wanted: of how many of them the logits are wanted, P in sum; of one each unless
-                given.
+            num_wanted: of how many of them the logits are wanted, P in sum.
         """
         if tokens.size == len(counts):
             return cache.run(model, tokens, counts)[:, -1]
-        ends = np.cumsum(counts)
-        places = mx.array(
-            ends - 1
-            if num_wanted is None
-            else [i for end, n in zip(ends, num_wanted, strict=True) for i in range(end - n, end)]
-        )
+        ends = zip(accumulate(counts), num_wanted, strict=True)
+        places = mx.array([place for end, num in ends for place in range(end - num, end)])
         if not self.is_selective:
             return cache.run(model, tokens, counts).reshape(tokens.size, -1)[places]
         self._places = places
@@ -85,7 +80,7 @@ class OutputHead:
         tokens, counts = mx.array([_PROBE]), [len(_PROBE)]
         try:
             expected = BatchCache.new(model, 1).run(model, tokens, counts)[:, -1]
-            got = self.logits(model, BatchCache.new(model, 1), tokens, counts)
+            got = self.logits(model, BatchCache.new(model, 1), tokens, counts, [1])
             return are_close(got, expected, _MAX_DIFFERENCE)
         except Exception:  # whatever a model's code does with a shape that it does not expect
             return False

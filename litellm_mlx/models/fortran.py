@@ -9,33 +9,33 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "libgfortran.so.5"
 
 
-def provide_libgfortran(libraries: list[str]) -> bool:
-    """Load a `libgfortran.so.5` into this process; false where there is none to be had.
+def provide_libgfortran(libraries: list[str]) -> None:
+    """Load a `libgfortran.so.5` into this process, where there is one to be had.
 
     Args:
         libraries: paths of those that MLX's wheel carries.
     """
-    try:
+    with suppress(OSError):
         for path in libraries:
             if Path(path).name.startswith("libquadmath-"):  # the copy won't find it beside itself
                 ctypes.CDLL(path)
-        bundled = [path for path in libraries if Path(path).name.startswith("libgfortran-")]
-        return any(_load_renamed(Path(path)) for path in bundled)
-    except OSError:
-        return False
+        for path in libraries:
+            if Path(path).name.startswith("libgfortran-"):
+                _load_renamed(Path(path))
 
 
-def _load_renamed(path: Path) -> bool:
+def _load_renamed(path: Path) -> None:
     """Load a copy of a library whose name for itself, its file's name, is `NAME` instead."""
     own, wanted = path.name.encode(), NAME.encode()
     library = path.read_bytes()
     if library.count(own + b"\0") != 1:
-        return False
+        return
     descriptor = os.memfd_create(NAME)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as copy:
@@ -43,4 +43,3 @@ def _load_renamed(path: Path) -> bool:
         ctypes.CDLL(f"/proc/{os.getpid()}/fd/{descriptor}")
     finally:
         os.close(descriptor)
-    return True

@@ -27,16 +27,9 @@ from litellm_mlx.grammar.guide import LLGuide
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.types import Constraint, Delta, Done, GenerationRequest, SamplingParams
+from tests.tiny_engine import start
 
 PROMPT = tuple(range(20, 60))
-
-
-def start(path: Path, config: EngineConfig | None = None) -> Engine[LoadedModel]:
-    config = config or EngineConfig()
-    spec = parse_model_name(str(path))
-    engine = Engine(lambda: load_model(spec, config), config, name="tiny")
-    engine.model(timeout_s=60)
-    return engine
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +131,7 @@ def test_seeded_completions_of_one_request_repeat(engine: Engine[LoadedModel]) -
 
 
 def test_more_completions_than_rows_in_the_batch_are_served(tiny_model_dir: Path) -> None:
-    engine = start(tiny_model_dir, EngineConfig(max_batch_size=2))
+    engine = start(tiny_model_dir, max_batch_size=2)
     try:
         assert len(texts(engine.submit(request(5, n=5)), 5)) == 5
     finally:
@@ -264,7 +257,7 @@ def test_a_failing_engine_answers_every_request_and_refuses_new_ones(
 
 
 def test_shutdown_ends_live_and_waiting_requests(tiny_model_dir: Path) -> None:
-    engine = start(tiny_model_dir, EngineConfig(max_batch_size=1))
+    engine = start(tiny_model_dir, max_batch_size=1)
     streams = [engine.submit(endless()) for _ in range(3)]
     next(streams[0])
     engine.shutdown()
@@ -277,7 +270,7 @@ def test_shutdown_ends_live_and_waiting_requests(tiny_model_dir: Path) -> None:
 
 
 def test_a_full_queue_is_a_429(tiny_model_dir: Path) -> None:
-    engine = start(tiny_model_dir, EngineConfig(max_batch_size=1, max_queued=2))
+    engine = start(tiny_model_dir, max_batch_size=1, max_queued=2)
     try:
         running = engine.submit(endless())
         next(running)

@@ -11,7 +11,6 @@ from typing import Any
 import jsonschema
 import pytest
 
-from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine import budget
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.engine.stream import EventStream
@@ -23,8 +22,7 @@ from litellm_mlx.grammar.constraint import (
     regex_constraint,
 )
 from litellm_mlx.grammar.structure import FreeText, Seq, Text, json_part, structure_constraint
-from litellm_mlx.models.loader import LoadedModel, load_model
-from litellm_mlx.models.names import parse_model_name
+from litellm_mlx.models.loader import LoadedModel
 from litellm_mlx.types import (
     Constraint,
     Delta,
@@ -35,6 +33,7 @@ from litellm_mlx.types import (
     Usage,
 )
 from tests.closing_schemas import SCHEMAS
+from tests.tiny_engine import start
 
 LONG_TEXT = json_schema_constraint(SCHEMAS["required"])
 CALL = (FreeText(("<call>",)), Text("<call>"), json_part(SCHEMAS["nested"]), Text("</call>"))
@@ -42,10 +41,7 @@ CALL = (FreeText(("<call>",)), Text("<call>"), json_part(SCHEMAS["nested"]), Tex
 
 @pytest.fixture(scope="module")
 def engine(tiny_model_dir: Path) -> Iterator[Engine[LoadedModel]]:
-    config = EngineConfig()
-    spec = parse_model_name(str(tiny_model_dir))
-    engine = Engine(lambda: load_model(spec, config), config, name="tiny")
-    engine.model(timeout_s=60)
+    engine = start(tiny_model_dir)
     yield engine
     engine.shutdown()
 

@@ -37,11 +37,11 @@ def test_each_row_gets_its_last_tokens_logits(tmp_path: Path, model_type: str) -
     assert enable_packing(model)
     packed = mx.array([[token] for row in ROWS for token in row])
     cache = BatchCache.new(model, len(ROWS))
-    got = head.logits(model, cache, packed, [len(row) for row in ROWS])
+    got = head.logits(model, cache, packed, [len(row) for row in ROWS], [1] * len(ROWS))
     assert got.shape[0] == len(ROWS)
     for row, logits in zip(ROWS, got, strict=True):
         np.testing.assert_allclose(np.array(logits), all_logits(model, row)[-1], atol=1e-4)
-    alone = head.logits(model, BatchCache.new(model, 1), mx.array([ROWS[0]]), [len(ROWS[0])])
+    alone = head.logits(model, BatchCache.new(model, 1), mx.array([ROWS[0]]), [len(ROWS[0])], [1])
     np.testing.assert_allclose(np.array(alone[0]), all_logits(model, ROWS[0])[-1], atol=1e-4)
 
 
@@ -67,6 +67,6 @@ def test_a_model_whose_logits_are_no_function_of_one_hidden_state_gives_all(
     model.__class__ = type("Other", (kind,), {"__call__": call})
     head = OutputHead(model)
     assert not head.is_selective
-    got = head.logits(model, BatchCache.new(model, 1), mx.array([ROWS[0]]), [len(ROWS[0])])
+    got = head.logits(model, BatchCache.new(model, 1), mx.array([ROWS[0]]), [len(ROWS[0])], [1])
     expected = np.array(model(mx.array([ROWS[0]]))[0, -1])
     np.testing.assert_allclose(np.array(got[0]), expected, atol=1e-4)

@@ -29,19 +29,12 @@ from litellm_mlx.types import (
     SamplingParams,
     TokenLogprob,
 )
+from tests.tiny_engine import start
 from tests.tiny_model import ROTATING, make_tiny_model
 
 STOP = 2  # <|im_end|>
 TEXT_TOKENS = range(3, 300)
 NO_STOP = ((0, -100.0), (STOP, -100.0))
-
-
-def start(path: Path, **config: Any) -> Engine[LoadedModel]:
-    settings = EngineConfig(**config)
-    spec = parse_model_name(str(path))
-    engine = Engine(lambda: load_model(spec, settings), settings, name="tiny")
-    engine.model(timeout_s=60)
-    return engine
 
 
 @pytest.fixture(scope="module")

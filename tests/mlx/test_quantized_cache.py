@@ -21,6 +21,7 @@ from litellm_mlx.kvcache.row_cache import RowLayout
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.types import Constraint, Delta, Done, GenerationRequest, SamplingParams
+from tests.tiny_engine import start
 from tests.tiny_model import make_tiny_model
 
 
@@ -32,14 +33,6 @@ def wide_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loaded(path: Path, **settings: Any) -> LoadedModel:
     return load_model(parse_model_name(str(path)), EngineConfig(**settings))
-
-
-def start(path: Path, **settings: Any) -> Engine[LoadedModel]:
-    config = EngineConfig(**settings)
-    spec = parse_model_name(str(path))
-    engine = Engine(lambda: load_model(spec, config), config, name="wide")
-    engine.model(timeout_s=60)
-    return engine
 
 
 def prompt(num_tokens: int, seed: int) -> tuple[int, ...]:

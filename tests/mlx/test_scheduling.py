@@ -23,17 +23,10 @@ from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.types import Constraint, Delta, Done, GenerationRequest, SamplingParams
+from tests.tiny_engine import start
 from tests.tiny_model import make_tiny_model
 
 STOP_TOKENS = (0, 2)
-
-
-def start(path: Path, **settings: Any) -> Engine[LoadedModel]:
-    config = EngineConfig(**settings)
-    spec = parse_model_name(str(path))
-    engine = Engine(lambda: load_model(spec, config), config, name="tiny")
-    engine.model(timeout_s=60)
-    return engine
 
 
 @pytest.fixture(scope="module")
