@@ -92,6 +92,7 @@ class Worker:
         )
         self._pacer = Pacer(config.prefill_step_tokens, config.prefill_pause_steps)
         self._samplers: dict[Sequence, RowSampler] = {}
+        self._unstored: Sequence | None = None  # a row whose prompt is not in the prefix cache yet
         self._outbox: list[tuple[Channel, list[Event]]] = []
         self.counts = Counts()
 
@@ -212,6 +213,8 @@ class Worker:
 
     def _admit(self) -> None:
         """Move waiting requests into prefill while there is room."""
+        if self._waiting:
+            self._store_prompt()  # they may share it
         num_rows = self._pacer.num_rows(self._config.prefill_batch_size, self._load)
         admitted = self._waiting.admit(
             num_rows - len(self._prefill.rows), self._prefill.rows, self._decode.rows
@@ -320,7 +323,7 @@ class Worker:
         if flight is None:  # all have just joined
             self._dispatch()
             if rows[0].running.num_left_to_decoding > 1:  # its prompt went through just now
-                self._decode.store(0, self._prefixes)
+                self._unstored = rows[0]
             return
         # A first token does not wait for the second: on the CPU starting a pass takes most of it.
         must_read = any(row.must_be_read or not row.token_ids for row in rows)
@@ -333,8 +336,15 @@ class Worker:
         self._drop_ended()
         if must_read:
             self._deliver()  # a caller's next request may be what fills the batch
+            self._store_prompt()
             if self._decode.rows:
                 self._dispatch()
+
+    def _store_prompt(self) -> None:
+        """Keep the prompt that went through last; its first token did not wait for the copies."""
+        if self._unstored in self._decode.rows:
+            self._decode.store(self._decode.rows.index(self._unstored), self._prefixes)
+        self._unstored = None
 
     def _draw(
         self,
