@@ -80,29 +80,45 @@ def test_every_benchmark_with_a_plot_is_listed_here() -> None:
     assert scripts == set(SMALLEST)
 
 
-@pytest.mark.parametrize("name", SMALLEST)
-def test_the_benchmark_measures_and_draws(name: str, long_tiny: Path, tmp_path: Path) -> None:
-    sizes, keys = SMALLEST[name]
+def result_of(name: str, options: list[str], cache: Path) -> dict[str, Any]:
+    """The JSON object that a benchmark prints."""
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--repeats", "1", "--json"]
-    command += ["--model", str(long_tiny), "--plot", str(tmp_path), *sizes]
     shown = subprocess.run(
-        command,
+        [*command, *options],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "DSPY_CACHEDIR": str(tmp_path)},
+        env={**os.environ, "DSPY_CACHEDIR": str(cache)},
     )
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
     assert len(lines) == 1, "--json prints the JSON line only"
-    result = json.loads(lines[0])
+    result: dict[str, Any] = json.loads(lines[0])
     assert result["benchmark"] == name
     assert result["repeats"] == 1
-    assert {*keys, "versions", "machine", "model", "options"} <= result.keys()
+    assert {"versions", "machine", "model", "options"} <= result.keys()
+    return result
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_benchmark_measures_and_draws(name: str, long_tiny: Path, tmp_path: Path) -> None:
+    sizes, keys = SMALLEST[name]
+    options = ["--model", str(long_tiny), "--plot", str(tmp_path), *sizes]
+    result = result_of(name, options, tmp_path)
+    assert set(keys) <= result.keys()
     for place, number in numbers(result):
         assert math.isfinite(number) and number > 0, place
     assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+
+
+def test_nothing_that_makes_answers_faster_changes_them(long_tiny: Path, tmp_path: Path) -> None:
+    options = ["--model", str(long_tiny), "--prompts", "8", "--tokens", "400"]
+    arms = result_of("exactness", options, tmp_path)["arms"]
+    assert len(arms) == 6
+    for arm, found in arms.items():
+        assert found["equal"] + len(found["gaps"]) == 8
+        assert max(found["gaps"], default=0) <= 1e-4, arm
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("[!_]*.py")), ids=lambda path: path.stem)
