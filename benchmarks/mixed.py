@@ -6,8 +6,9 @@ Prints: a table of inter-token times, and one JSON object as its last line.
 Method. Four streams decode greedily, two of free text and two under a schema of very many strings.
 Each repeat first notes the times between their tokens undisturbed. Then a prompt of 4,000 tokens
 arrives, new in every repeat, and the times are noted from its submit to its first token; the
-streams end after that. Inter-token times are the callers', all streams together; the time before a
-stream's first token is not among them. The ratio is the p99 while the prompt is prefilled over the
+streams end after that. Inter-token times are the callers', all streams together: from one delivery
+of text to the next, which may bring several tokens. The time before a stream's first is not among
+them. The ratio is the p99 while the prompt is prefilled over the
 p50 before, within a repeat. The prompt's own time to the first token stands beside that of a
 like prompt that has the engine for itself: what the streams' smoothness costs it.
 """

@@ -126,13 +126,26 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of completion `index`; `reasoning` is text inside the model's thinking block."""
+    """New text of completion `index`; `reasoning` is text inside the model's thinking block.
+
+    All tokens that a step of the engine gives the completion come in one, which may be several.
+    """
 
     index: int
     text: str = ""
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def __add__(self, other: Delta) -> Delta:
+        """The text of both, of the same completion."""
+        return Delta(
+            self.index,
+            self.text + other.text,
+            self.reasoning + other.reasoning,
+            self.logprobs + other.logprobs,
+            self.tool_calls + other.tool_calls,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,7 @@ class Sequence:
         return self._fast_forward(self._take(token_id, logprob))
 
     def _fast_forward(self, events: list[Event]) -> list[Event]:
-        """Take what must follow, too; the text so far and this become one event."""
+        """Take what must follow, too."""
         if not self.must_be_read or self.finish_reason is not None:
             return events
         assert self.guide is not None
@@ -279,7 +279,7 @@ class Sequence:
             events += self._take(token_id, self._certain(token_id))
             if self.finish_reason is not None:
                 break
-        return _joined_deltas(events)
+        return events
 
     def _take(self, token_id: int, logprob: TokenLogprob | None) -> list[Event]:
         self.waiting_token_ids.append(token_id)
@@ -402,17 +402,3 @@ def _followed(guess: list[int], max_choices: int, guide: Guide) -> tuple[list[in
 
 def _join(first: TextPiece, second: TextPiece) -> TextPiece:
     return TextPiece(first.text + second.text, first.reasoning + second.reasoning)
-
-
-def _joined_deltas(events: list[Event]) -> list[Event]:
-    """Put the text of several tokens into one event, before what ends the completion."""
-    deltas = [event for event in events if isinstance(event, Delta)]
-    if len(deltas) < 2:
-        return events
-    whole = Delta(
-        deltas[0].index,
-        "".join(delta.text for delta in deltas),
-        "".join(delta.reasoning for delta in deltas),
-        tuple(logprob for delta in deltas for logprob in delta.logprobs),
-    )
-    return [whole, *(event for event in events if not isinstance(event, Delta))]

@@ -36,7 +36,7 @@ from litellm_mlx.kvcache.cost import measure_cost
 from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
 from litellm_mlx.kvcache.session_file import read_session, write_session
-from litellm_mlx.types import Event, TokenLogprob
+from litellm_mlx.types import Delta, Event, TokenLogprob
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
@@ -93,7 +93,7 @@ class Worker:
         self._pacer = Pacer(config.prefill_step_tokens, config.prefill_pause_steps)
         self._samplers: dict[Sequence, RowSampler] = {}
         self._unstored: Sequence | None = None  # a row whose prompt is not in the prefix cache yet
-        self._outbox: list[tuple[Channel, list[Event]]] = []
+        self._outbox: dict[Channel, list[Event]] = {}
         self.counts = Counts()
 
     @property
@@ -470,7 +470,7 @@ class Worker:
         if row.token_ids:
             row.running.first_token_s = row.running.first_token_s or time.monotonic()
         if events:
-            self._outbox.append((row.running.channel, events))
+            self._outbox.setdefault(row.running.channel, []).extend(events)
         if row.running.is_done:
             self._requests.pop(row.running, None)
 
@@ -498,9 +498,9 @@ class Worker:
 
     def _deliver(self) -> None:
         """Hand the events of the last step to their callers."""
-        outbox, self._outbox = self._outbox, []
-        for channel, events in outbox:
-            for event in events:
+        outbox, self._outbox = self._outbox, {}
+        for channel, events in outbox.items():
+            for event in _joined_deltas(events):
                 channel.put(event)
 
 
@@ -508,6 +508,26 @@ def _num_equal(first: list[int], second: list[int]) -> int:
     """With how many equal tokens both begin."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _joined_deltas(events: list[Event]) -> list[Event]:
+    """One event for all that a step adds to a completion: each costs its caller as much as a token.
+
+    What ends a completion stays behind its text.
+    """
+    joined: list[Event] = []
+    places: dict[int, int] = {}
+    for event in events:
+        if not isinstance(event, Delta):
+            joined.append(event)
+        elif event.index in places:
+            before = joined[places[event.index]]
+            assert isinstance(before, Delta)
+            joined[places[event.index]] = before + event
+        else:
+            places[event.index] = len(joined)
+            joined.append(event)
+    return joined
 
 
 def _kv_budget_bytes(config: EngineConfig, free_bytes: int) -> int:
