@@ -28,6 +28,10 @@ MAX_POINTS = 500
 MAX_SEARCH_S = 0.02
 CLOSE_FIT_TOKENS = 8
 CLOSE_FIT_POINTS = 50
+# To read a long ending takes time, a millisecond for 1,000 tokens and several where it does not
+# hold any more, so there the next look is after one in so many of its tokens, or of the room left.
+LOOK_SHARE_OF_PLAN = 64
+LOOK_SHARE_OF_ROOM = 8
 # Where no ending is known, a search that failed is not repeated at once; then it may take longer.
 RETRY_TOKENS = 8
 MAX_RETRY_POINTS = 2_000
@@ -137,7 +141,10 @@ class Budget:
         """At how many tokens left to look for an ending again."""
         if not self._is_near(num_left):
             return num_left - LOOK_EVERY_TOKENS
-        return num_left if self._plan is not None else num_left - RETRY_TOKENS
+        if self._plan is None:
+            return num_left - RETRY_TOKENS
+        room = num_left - len(self._plan)
+        return num_left - min(len(self._plan) // LOOK_SHARE_OF_PLAN, room // LOOK_SHARE_OF_ROOM)
 
 
 def _from_start(guide: Guide, first_ending: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,13 @@ MAX_SEARCH_S = 0.25
 # 170 ms, and a text that is given up for it is closed early.
 MIN_POINTS = 30
 MAX_POINTS_TO_SHORTEN = 200
+# Of a known ending that is longer, only the parts that leave out so few of its first tokens are
+# tried: each try reads it to its end.
+MAX_KNOWN_TRIES = 64
+# A way that went round so often is followed on as long as nothing changes: items are counted there.
+MIN_ROUNDS = 3
+MAX_ROUND_POINTS = 64
+MAX_COUNTED_TOKENS = 16_384
 # With fewer allowed tokens a landmark could not shorten the way.
 MIN_CHOICE = 3
 
@@ -97,6 +104,7 @@ class _Search:
         self._waiting: list[_Branch] = []
         self._order = itertools.count()
         self._seen: dict[tuple[int, int, Path], list[_Point]] = {}
+        self._endless: set[int] = set()  # looks of points whose way round has no end in sight
 
     def run(self, max_points: int, deadline_s: float) -> Path | None:
         """Give an ending of at most `limit` tokens; None where none was found."""
@@ -109,8 +117,14 @@ class _Search:
             found = self._follow(branch)
             if isinstance(found, tuple):
                 return found
-            if found is not None and not self._is_known(found):
-                self._add_branches(found, branch.detour)
+            if found is None or self._is_known(found):
+                continue
+            self._add_branches(found, branch.detour)
+            further = self._counted_out(found)
+            if isinstance(further, tuple):
+                return further
+            if further is not None and not self._is_known(further):
+                self._add_branches(further, 0.0)  # all those rounds were progress
         return None
 
     def _follow(self, branch: _Branch) -> _Point | Path | None:
@@ -157,13 +171,63 @@ class _Search:
 
     def _rest_of_known(self, guide: Guide, num_tokens: int) -> Path | None:
         """The end of an ending that was known before, where it fits here too."""
-        for start in reversed(range(len(self._known))):
+        starts = range(len(self._known))
+        for start in reversed(starts) if len(starts) <= MAX_KNOWN_TRIES else starts:
+            if start == MAX_KNOWN_TRIES:
+                return None
             rest = self._known[start:]
             if num_tokens + len(rest) > self._limit:
-                return None
+                continue
             if has(self._row, rest[0]) and guide.ends_with(rest):
                 return rest
         return None
+
+    def _counted_out(self, point: _Point) -> _Point | Path | None:
+        """Go the way round that led here as often as it stays the same; as `_reach`.
+
+        Required items may be hundreds, and each alike. Where no end of them is in sight, it is not
+        them that the way goes round.
+        """
+        before, tokens = _round_to(point)
+        if before is None or point.look in self._endless:
+            return None
+        usual = self._looks(before.guide.copy(), tokens)
+        most = (min(self._limit, MAX_COUNTED_TOKENS) - len(point.path)) // len(tokens)
+        guide, num_rounds, times, is_growing = point.guide, 0, 1, True
+        while times > 0 and num_rounds < most:
+            times = min(times, most - num_rounds)
+            tried = guide.copy()
+            if tried.allows(tokens * times) and self._goes_round(tried, tokens, times, usual):
+                guide, num_rounds = tried, num_rounds + times
+            else:
+                is_growing = False
+            times = times * 2 if is_growing else times // 2
+        if num_rounds >= most:
+            self._endless.add(point.look)
+            return None
+        if num_rounds == 0:
+            return None
+        num_laps = point.num_laps + num_rounds * (point.num_laps - before.num_laps)
+        path = point.path + tokens * num_rounds
+        return self._reach(guide, path, replace(point, parent=point, num_laps=num_laps))
+
+    def _goes_round(self, guide: Guide, tokens: Path, times: int, usual: list[int]) -> bool:
+        """Move a guide so many rounds on; whether the last one was like the others."""
+        for token in tokens * (times - 1):
+            guide.advance(token)
+        return self._looks(guide, tokens) == usual
+
+    def _looks(self, guide: Guide, tokens: Path) -> list[int]:
+        """What the guide allows before each token, and after the last; it is there then."""
+        looks = [self._look(guide)]
+        for token in tokens:
+            guide.advance(token)
+            looks.append(self._look(guide))
+        return looks
+
+    def _look(self, guide: Guide) -> int:
+        guide.fill_bitmask(self._row)
+        return hash((self._row.tobytes(), guide.json_place, guide.is_accepting))
 
     def _tails(self, guide: Guide) -> Iterator[Path]:
         """Texts that complete the part of the text that the guide is in."""
@@ -267,6 +331,20 @@ def _shortened(ending: Path, guide: Guide, constraint: Constraint) -> Path:
         if shorter is None:
             return ending
         ending = shorter
+
+
+def _round_to(point: _Point) -> tuple[_Point | None, Path]:
+    """The last point that looked the same, and the tokens from it, if they came several times."""
+    before = point.parent
+    for _ in range(MAX_ROUND_POINTS):
+        if before is None or before.look == point.look:
+            break
+        before = before.parent
+    if before is None or before.look != point.look:
+        return None, ()
+    tokens = point.path[len(before.path) :]
+    rounds = tokens * MIN_ROUNDS
+    return (before, tokens) if point.path[-len(rounds) :] == rounds else (None, ())
 
 
 def _is_before(earlier: _Point, point: _Point | None) -> bool:

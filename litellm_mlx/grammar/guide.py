@@ -384,7 +384,7 @@ class LimitedGuide:
 
     def _keeps_limits(self, token_ids: Sequence[int]) -> bool:
         text = b"".join(map(self._vocabulary.token_bytes, token_ids))
-        if self._depth + text.count(b"{") + text.count(b"[") > nesting_limit.MAX_DEPTH:
+        if nesting_limit.goes_too_deep(self._depth, self._state, text):
             return False
         return self._state == number_limit.START or not number_limit.goes_too_far(self._state, text)
 

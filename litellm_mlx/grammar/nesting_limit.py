@@ -7,6 +7,7 @@ grammar leaves nothing else. `guide` applies this to JSON schemas only.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from litellm_mlx.grammar.number_limit import START, State, advance
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # tokens.
 MAX_DEPTH = 32
 
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[{}\[\]]")
 _CHANGE = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
 
 
@@ -33,6 +36,18 @@ def depth_after(depth: int, state: State, data: bytes) -> int:
             depth += _CHANGE.get(byte, 0)
         state = advance(state, bytes([byte]))
     return depth
+
+
+def goes_too_deep(depth: int, state: State, data: bytes) -> bool:
+    """Whether more bytes open more containers inside each other than `MAX_DEPTH`."""
+    if depth + data.count(b"{") + data.count(b"[") <= MAX_DEPTH:  # nearly always
+        return False
+    begun = {"string": b'"', "escape": b'"\\'}.get(state.part, b"")
+    for bracket in _BRACKET.findall(_STRING.sub(b"", begun + data)):
+        depth += _CHANGE[ord(bracket)]
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 class NestingLimit:

@@ -113,6 +113,20 @@ def test_a_structure_ends_through_its_free_text_and_markers() -> None:
     assert text.startswith('\n\n[[ ## answer ## ]]\n{"a": "", "b": 0, "c": null}\n\n<think>')
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "string"}, "minItems": 300},
+        {"type": "array", "items": SCHEMAS["required"], "minItems": 60},
+        {"type": "array", "items": {"type": "array", "minItems": 20}, "minItems": 12},
+        {"type": "string", "pattern": "^([ab]{3}-){100}$"},
+    ],
+)
+def test_what_is_required_hundreds_of_times_has_an_ending(schema: dict[str, Any]) -> None:
+    constraint = json_schema_constraint(schema)
+    jsonschema.validate(json.loads(assert_ends(compiled(constraint), constraint)), schema)
+
+
 def test_what_cannot_be_found_in_time_is_none_and_the_time_is_kept() -> None:
     constraint = json_schema_constraint({"type": "array", "minItems": 100_000, "items": {}})
     guide = compiled(constraint).guide()
@@ -174,6 +188,11 @@ def test_an_ending_keeps_to_the_limits_of_numbers_and_nesting() -> None:
     assert path is not None and replay(deep, path) == b"]" * 32
     assert not deep.ends_with(byte_ids(VOCABULARY, "0" + "]" * 32))
     assert not deep.ends_with(byte_ids(VOCABULARY, ", []" + "]" * 32))
+    flat = compiled(constraint).guide()
+    for token in byte_ids(VOCABULARY, '["[{'):
+        flat.advance(token)
+    assert flat.ends_with(byte_ids(VOCABULARY, '[[[\\"{"' + ', {"[": []}' * 40 + "]"))
+    assert not flat.ends_with(byte_ids(VOCABULARY, '"' + ", {}" * 40 + ", " + "[" * 32 + "]" * 33))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

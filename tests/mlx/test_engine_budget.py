@@ -119,6 +119,16 @@ def test_other_texts_are_not_cut_either(
     assert any(finished.closed_by_budget for _, finished, _ in outcomes)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_hundreds_of_required_items_are_ended_too(engine: Engine[LoadedModel], seed: int) -> None:
+    schema = {"type": "array", "items": {"type": "string"}, "minItems": 100}
+    constraint = json_schema_constraint(schema)
+    ending = first_ending(engine.index(constraint), constraint)
+    assert ending is not None
+    text, _, _ = outcome(engine.submit(request(constraint, len(ending) + 60, seed)))
+    jsonschema.validate(json.loads(text), schema)
+
+
 def test_tokens_of_an_ending_count_and_have_logprobs(engine: Engine[LoadedModel]) -> None:
     closed = 0
     ending = first_ending(engine.index(LONG_TEXT), LONG_TEXT)
