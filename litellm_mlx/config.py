@@ -16,6 +16,9 @@ MAY_BE_ZERO = (
     "max_repetition",
     "max_string_tokens",
     "prefix_cache_bytes",
+    "idle_unload_s",
+    "client_max_tokens",
+    "client_max_n",
 )
 
 
@@ -47,6 +50,15 @@ class EngineConfig:
         prompt_lookup: guess tokens of constrained completions from their prompt and text, and let
             a pass verify several; the text is the same. Not without `fast_forward`.
         prompt_repair: read in the prompts of DSPy and instructor what their requests leave out.
+        models_budget_bytes: what all models may take together, weights and caches; the one that was
+            used longest ago is unloaded where another needs its place. Not given, nine tenths of
+            the memory that was free when the first one was loaded.
+        idle_unload_s: a model that nobody has used for so long is unloaded; 0 is never.
+        allowed_models: patterns of model names, as in a shell, that a proxy's clients may use
+            besides those that its configuration lists and the aliases; a variable separates them
+            by commas.
+        client_max_tokens: longest completion that a proxy's client gets; 0 is no limit.
+        client_max_n: most completions of one request; 0 is no limit.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.
@@ -72,6 +84,11 @@ class EngineConfig:
     fast_forward: bool = True
     prompt_lookup: bool = True
     prompt_repair: bool = True
+    models_budget_bytes: int | None = None
+    idle_unload_s: float = 0.0
+    allowed_models: tuple[str, ...] = ()
+    client_max_tokens: int = 0
+    client_max_n: int = 0
     backend: Backend = "llguidance"
     expand_weights: bool = True
     trust_remote_code: bool = False
@@ -109,6 +126,8 @@ def _parse(name: str, text: str, default: object) -> object:
     """Parse `text` as the type of `default`; as a whole number where that is `None`."""
     kind: Any = int if default is None else type(default)
     try:
+        if isinstance(default, tuple):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
         if isinstance(default, bool):
             return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
         return kind(text)

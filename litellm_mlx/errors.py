@@ -76,8 +76,16 @@ class ModelNotFoundError(LiteLLMMLXError):
     http_status = 404
 
 
+class ForbiddenModelError(ModelNotFoundError):
+    """A model that a client on the network may not name, whether or not it exists."""
+
+
 class ModelLoadError(RequestError):
     """The model's files are there but cannot be served on this machine; a retry cannot help."""
+
+
+class ModelBusyError(RequestError):
+    """A model that was to be unloaded answers requests."""
 
 
 class OverloadedError(LiteLLMMLXError):

@@ -20,6 +20,7 @@ import litellm
 from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
+from litellm_mlx import network
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import (
     BudgetError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from litellm_mlx.engine.checked import Events
     from litellm_mlx.engine.engine import Engine
     from litellm_mlx.models.loader import LoadedModel
-    from litellm_mlx.models.registry import ModelRegistry
+    from litellm_mlx.models.registry import Lease, ModelRegistry
     from litellm_mlx.translate.read_answer import AnswerReader
     from litellm_mlx.translate.request import PreparedRequest
     from litellm_mlx.types import Tier
@@ -53,6 +54,7 @@ class _Started:
     events: Events
     reader: AnswerReader
     facts: AnswerFacts
+    lease: Lease  # the model stays in memory until this is released, or dropped with the answer
 
 
 class MLXProvider(CustomLLM):
@@ -90,9 +92,10 @@ class MLXProvider(CustomLLM):
         with _typed_errors(call["model"]):
             started = self._start(call, is_stream=False)
             builder = AnswerBuilder(started.n)
-            for event in started.events:
-                for read in started.reader.read(event):
-                    builder.add(read)
+            with started.lease:
+                for event in started.events:
+                    for read in started.reader.read(event):
+                        builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
@@ -102,9 +105,10 @@ class MLXProvider(CustomLLM):
             start = functools.partial(self._start, call, is_stream=False)
             started = await asyncio.to_thread(start)
             builder = AnswerBuilder(started.n)
-            async for event in started.events:
-                for read in started.reader.read(event):
-                    builder.add(read)
+            with started.lease:
+                async for event in started.events:
+                    for read in started.reader.read(event):
+                        builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponseStream]:  # type: ignore[override]  # LiteLLM's annotation is narrower than what it takes
@@ -121,13 +125,27 @@ class MLXProvider(CustomLLM):
 
     def _start(self, call: Mapping[str, Any], *, is_stream: bool) -> _Started:
         """Load the model if need be, translate, compile, submit. Blocks; not for event loops."""
+        config = self.registry.config
+        if network.is_from_network(call.get("litellm_params") or {}):
+            network.check_model(call["model"], config)
+            network.check_size(call["optional_params"], config)
+            config = network.client_config(config)
+        lease = self.registry.lease(call["model"])
+        try:
+            return self._start_on(lease, call, config, is_stream=is_stream)
+        except BaseException:
+            lease.release()  # the error's traceback would keep it
+            raise
+
+    def _start_on(
+        self, lease: Lease, call: Mapping[str, Any], config: EngineConfig, *, is_stream: bool
+    ) -> _Started:
         from litellm_mlx.translate.read_answer import AnswerReader
         from litellm_mlx.translate.request import Call, build_request
 
         deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
         litellm_params = call.get("litellm_params") or {}
-        registry = self.registry
-        engine = registry.engine(call["model"])
+        engine = lease.engine
         model = engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
         api_call = Call(
             messages=call["messages"],
@@ -137,16 +155,16 @@ class MLXProvider(CustomLLM):
             drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
             deadline_s=deadline_s,
         )
-        prepared = build_request(api_call, model, registry.config)
+        prepared = build_request(api_call, model, config)
         try:
-            tier, events = _submit(engine, prepared, registry.config)
+            tier, events = _submit(engine, prepared, config)
         except (BudgetError, ConstraintError):
             if not prepared.repairs:
                 raise
             # A repair is ours: where it cannot be enforced, the request counts as it was sent.
             as_sent = dataclasses.replace(api_call, repairs_prompt=False)
-            prepared = build_request(as_sent, model, registry.config)
-            tier, events = _submit(engine, prepared, registry.config)
+            prepared = build_request(as_sent, model, config)
+            tier, events = _submit(engine, prepared, config)
         facts = AnswerFacts(
             model=call["model"],
             fingerprint=model.fingerprint,
@@ -157,7 +175,7 @@ class MLXProvider(CustomLLM):
             is_function_call=prepared.tools is not None and prepared.tools.is_function_call,
         )
         n = prepared.generation.n
-        return _Started(n, events, AnswerReader(prepared.tools, n), facts)
+        return _Started(n, events, AnswerReader(prepared.tools, n), facts, lease)
 
     def _timeout_s(self, timeout: Any) -> float:
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
@@ -227,6 +245,7 @@ def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
                     yield from builder.chunks(read)
         finally:
             started.events.close()
+            started.lease.release()
 
 
 async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
@@ -239,3 +258,4 @@ async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
                         yield chunk
         finally:
             started.events.close()
+            started.lease.release()

@@ -71,6 +71,27 @@ def make_tiny_model(
     return path
 
 
+def make_tiny_adapter(path: Path, model_dir: str | Path, *, seed: int = 1) -> Path:
+    """A LoRA adapter as `mlx_lm.lora` writes it, with weights that change the logits."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    path.mkdir()
+    model, _ = load_model(Path(model_dir))
+    parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0}
+    model.freeze()
+    linear_to_lora_layers(model, 2, parameters)
+    keys = iter(mx.random.split(mx.random.key(seed), 256))
+    leaves: Any = tree_flatten(model.trainable_parameters())
+    weights = {name: 0.3 * mx.random.normal(a.shape, key=next(keys)) for name, a in leaves}
+    mx.save_safetensors(str(path / "adapters.safetensors"), weights)
+    config = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path
+
+
 def write_tokenizer(
     path: Path, chat_template: str | None = CHAT_TEMPLATE, added_tokens: Sequence[str] = ()
 ) -> int:

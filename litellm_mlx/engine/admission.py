@@ -37,12 +37,12 @@ class Cost(Protocol):
     def row_bytes(self, num_tokens: int) -> int: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KVBudget:
     """The memory that layer caches of running rows may take. Any thread may ask.
 
     Attributes:
-        max_bytes: of all rows together.
+        max_bytes: of all rows together; the engine's thread may change it.
         cost: of one row; `None` where nobody knows, and everything fits.
     """
 

@@ -203,6 +203,12 @@ class Engine(Generic[ModelT]):
         result: T = call.future.result()
         return result
 
+    def notify(self, function: Callable[[Worker], Any]) -> None:
+        """Have a function run as `call` does, without waiting; not once the engine has ended."""
+        with self._lock:
+            if self._error is None:
+                self._inbox.put(_Call(function))
+
     def shutdown(self, timeout_s: float = _SHUTDOWN_TIMEOUT_S) -> None:
         """Stop after the current step; requests that still run get an `EngineStoppedError`."""
         self._stop()

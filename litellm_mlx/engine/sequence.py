@@ -194,6 +194,11 @@ class Sequence:
         return self.guide is not None and self._fast_forwards
 
     @property
+    def can_guess(self) -> bool:
+        """Its next tokens may be guessed."""
+        return self._looks_up and self.must_be_read
+
+    @property
     def is_ready(self) -> bool:
         """The model has seen all tokens so far: the next one can be drawn."""
         return not self.waiting_token_ids
@@ -211,7 +216,7 @@ class Sequence:
             at_most: how many.
             is_alone: nobody else waits for the pass that takes them.
         """
-        if not (self._looks_up and self.must_be_read):
+        if not self.can_guess:
             return []
         assert self.guide is not None
         if self._lookup is None:

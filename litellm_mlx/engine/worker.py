@@ -126,6 +126,14 @@ class Worker:
         self._requests[running] = None
         self._waiting.add(running)
 
+    def resize(self, free_bytes: int) -> None:
+        """Keep the caches within another amount of memory, but for what the config fixes.
+
+        Where running rows do not fit any more, the youngest wait until they do.
+        """
+        self.budget.max_bytes = _kv_budget_bytes(self._config, free_bytes)
+        self._prefixes.resize(_prefix_cache_bytes(self._config, free_bytes))
+
     def save_session(self, key: str, path: Path) -> None:
         """Write what is cached of a session to a file, see `session_file`.
 

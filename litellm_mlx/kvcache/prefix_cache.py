@@ -61,6 +61,11 @@ class PrefixCache:
         """The limit; 0 where nothing is stored."""
         return self._tree.max_bytes
 
+    def resize(self, max_bytes: int) -> None:
+        """Change the limit; nothing changes where the model's prompts cannot be stored."""
+        if self.max_bytes > 0:
+            self._tree.resize(max_bytes)
+
     def match_length(self, tokens: Tokens) -> int:
         """How many tokens of a prompt would not be prefilled; its last one always is."""
         return self._tree.match_length(tokens[:-1])

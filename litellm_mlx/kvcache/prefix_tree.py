@@ -263,6 +263,13 @@ class PrefixTree(Generic[SegmentT, CheckpointT]):
         self._touch(node)
         return node
 
+    def resize(self, max_bytes: int) -> None:
+        """Change the limit; what was used longest ago goes, until the rest fits."""
+        self.max_bytes = max_bytes
+        self._bound_pinned()
+        while self.num_bytes > max_bytes:
+            self._evict(next(iter(self._order)), frozenset())
+
     # sessions ----------------------------------------------------------------------------------
 
     def _pin(self, key: str, node: _Node[SegmentT, CheckpointT]) -> None:

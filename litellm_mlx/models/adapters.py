@@ -11,8 +11,13 @@ from litellm_mlx.models.foreign import as_load_error
 _FILES = ("adapter_config.json", "adapters.safetensors")
 
 
-def apply_adapter(model: Any, path: Path) -> None:
+def apply_adapter(model: Any, path: Path, *, dtype: str) -> None:
     """Put the adapter in directory `path` on `model`, in place.
+
+    Args:
+        model: a tree of modules; its arrays stay as they are.
+        path: of the adapter.
+        dtype: how the model's weights are held. Beside float32 the adapter becomes float32, too.
 
     Raises:
         ModelNotFoundError: the directory or one of its two files is not there.
@@ -29,4 +34,8 @@ def apply_adapter(model: Any, path: Path) -> None:
     advice = "Name the model that it was trained on, or train it again with mlx_lm.lora"
     with as_load_error(f"the adapter at {path} does not fit this model", advice):
         load_adapters(model, str(path))
+    if dtype == "float32":
+        import mlx.core as mx
+
+        model.set_dtype(mx.float32)
     model.eval()

@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import ModelNotFoundError
 from litellm_mlx.grammar.vocabulary import Vocabulary
+from litellm_mlx.models.base import BaseModel, load_base
 from litellm_mlx.models.facts import (
     answer_opening,
     context_tokens,
@@ -33,10 +34,13 @@ from litellm_mlx.models.facts import (
 )
 from litellm_mlx.models.foreign import as_load_error
 from litellm_mlx.models.hardware import HardwareProfile, hardware_profile
-from litellm_mlx.models.names import ModelSpec
+from litellm_mlx.models.names import BaseKey, ModelSpec
 from litellm_mlx.types import SamplingDefaults
 
 logger = logging.getLogger("litellm_mlx")
+
+Bases = MutableMapping[BaseKey, BaseModel]
+MakeRoom = Callable[[int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class LoadedModel:
         dtype: how the weights are held, for people.
         hardware: the machine as it was before loading.
         free_bytes: memory that is left beside the weights.
+        own_bytes: of the weights that are not its base's: an adapter's.
+        base: holds the others.
         thinking_markers: texts that open and close a thinking block, where it has one.
         answer_opening: what it writes itself before an answer without thinking.
         thinks: it writes thinking blocks.
@@ -72,6 +78,8 @@ class LoadedModel:
     dtype: str
     hardware: HardwareProfile
     free_bytes: int = 0
+    own_bytes: int = 0
+    base: BaseModel | None = None
     thinking_markers: tuple[str, str] | None = None
     answer_opening: str = ""
     thinks: bool = False
@@ -102,7 +110,14 @@ class _Files:
         return sum(path.stat().st_size for path in weights)
 
 
-def load_model(spec: ModelSpec, config: EngineConfig, *, progress: bool = True) -> LoadedModel:
+def load_model(
+    spec: ModelSpec,
+    config: EngineConfig,
+    *,
+    progress: bool = True,
+    bases: Bases | None = None,
+    make_room: MakeRoom | None = None,
+) -> LoadedModel:
     """Load what `spec` names, fetching it first if need be.
 
     MLX's streams belong to threads: call this in the thread that will generate. Takes seconds
@@ -112,6 +127,8 @@ def load_model(spec: ModelSpec, config: EngineConfig, *, progress: bool = True) 
         spec: from `parse_model_name`.
         config: `expand_weights` and `trust_remote_code` matter here.
         progress: show progress bars on stderr while fetching.
+        bases: what is in memory already; weights that are read are added.
+        make_room: called before weights are read, with their bytes; gives those that may be used.
 
     Raises:
         ModelNotFoundError: no such repository, revision, directory, file or adapter.
@@ -123,7 +140,8 @@ def load_model(spec: ModelSpec, config: EngineConfig, *, progress: bool = True) 
     advice = "Check the files, or convert the original model with mlx_lm.convert"
     with as_load_error(f"cannot load {spec.name!r} from {spec.location}", advice):
         files = _find_files(spec, hardware, progress=progress)
-        loaded = _load(spec, files, config, hardware)
+        bases = {} if bases is None else bases
+        loaded = _load(spec, files, config, hardware, bases, make_room)
     logger.info(
         "loaded %s in %.1f s: %s parameters, %s, context %s tokens, on %s",
         spec.name,
@@ -180,58 +198,59 @@ def _require(spec: ModelSpec, root: Path) -> None:
 
 
 def _load(
-    spec: ModelSpec, files: _Files, config: EngineConfig, hardware: HardwareProfile
+    spec: ModelSpec,
+    files: _Files,
+    config: EngineConfig,
+    hardware: HardwareProfile,
+    bases: Bases,
+    make_room: MakeRoom | None,
 ) -> LoadedModel:
     from litellm_mlx.models.adapters import apply_adapter
     from litellm_mlx.models.memory import refuse_unless_fits
-    from litellm_mlx.models.weights import expand_on_cpu, num_bytes, num_parameters
+    from litellm_mlx.models.weights import num_bytes, num_parameters
 
-    refuse_unless_fits(spec.name, files.weights_bytes, hardware)
-    model, tokenizer, model_config = _read(files.root, config)
+    base = bases.get(spec.base_key)
+    if base is not None and base.identity != files.identity:
+        base = None  # the files have changed since
+    is_shared = base is not None
+    if make_room is not None:
+        room_bytes = make_room(0 if is_shared else files.weights_bytes)
+        free_bytes = hardware_profile().available_bytes
+        hardware = replace(hardware, available_bytes=min(free_bytes, room_bytes))
+    if base is None:
+        refuse_unless_fits(spec.name, files.weights_bytes, hardware)
+        base = bases[spec.base_key] = load_base(files.root, files.identity, config, hardware)
+    model, tokenizer = base.tree(), base.tokenizer
     if spec.adapter is not None:
-        apply_adapter(model, Path(spec.adapter))
-    dtype = expand_on_cpu(model, hardware, wanted=config.expand_weights)
+        apply_adapter(model, Path(spec.adapter), dtype=base.dtype)
     model.kv_bits = config.kv_bits  # read where its caches are made
     generation_config = read_json(files.root, "generation_config")
     own_sampling = sampling_defaults(generation_config)
+    own_bytes = num_bytes(model) - base.weights_bytes
+    read_bytes = own_bytes if is_shared else num_bytes(model)
     return LoadedModel(
         name=spec.name,
         model=model,
         tokenizer=tokenizer,
-        context_tokens=context_tokens(model_config, spec),
+        context_tokens=context_tokens(base.config, spec),
         vocabulary=Vocabulary.from_tokenizer(
             tokenizer,
-            vocab_size=vocab_size(model, model_config),
-            stop_token_ids=stop_token_ids(tokenizer, model_config, generation_config),
+            vocab_size=vocab_size(model, base.config),
+            stop_token_ids=stop_token_ids(tokenizer, base.config, generation_config),
         ),
         sampling=spec.sampling if spec.source == "embedded" else own_sampling,
-        fingerprint=_fingerprint(spec, files, dtype, config.kv_bits, hardware),
+        fingerprint=_fingerprint(spec, files, base.dtype, config.kv_bits, hardware),
         num_parameters=num_parameters(model),
-        dtype=dtype,
+        dtype=base.dtype,
         hardware=hardware,
-        free_bytes=max(hardware.available_bytes - num_bytes(model), 0),
+        free_bytes=max(hardware.available_bytes - read_bytes, 0),
+        own_bytes=own_bytes,
+        base=base,
         thinking_markers=thinking_markers(tokenizer),
         answer_opening=answer_opening(tokenizer),
         thinks=thinks(tokenizer),
         trims_leading_space=trims_leading_space(tokenizer),
     )
-
-
-def _read(root: Path, config: EngineConfig) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Model, tokenizer and config of a GGUF file or of a directory in mlx-lm's form."""
-    if root.is_file():
-        from litellm_mlx.models.gguf import load_gguf
-
-        return load_gguf(root)
-    from mlx_lm.utils import load_model as mlx_load_model
-    from mlx_lm.utils import load_tokenizer
-
-    trust = config.trust_remote_code
-    model, model_config = mlx_load_model(root, trust_remote_code=trust)
-    tokenizer = load_tokenizer(
-        root, {"trust_remote_code": trust}, eos_token_ids=model_config.get("eos_token_id")
-    )
-    return model, tokenizer, model_config
 
 
 def _fingerprint(

@@ -22,7 +22,8 @@ from litellm_mlx.errors import ModelNotFoundError, UnsupportedParameterError
 from litellm_mlx.types import SamplingDefaults
 
 ModelSource = Literal["embedded", "hub", "directory", "gguf"]
-ModelKey = tuple[ModelSource, str, str | None, str | None]
+BaseKey = tuple[ModelSource, str, str | None]
+ModelKey = tuple[BaseKey, str | None]
 
 EMBEDDED_ALIAS = "smollm2-135m"
 
@@ -85,7 +86,12 @@ class ModelSpec:
     @property
     def key(self) -> ModelKey:
         """What makes it this model: equal for every spelling of its name."""
-        return (self.source, self.location, self.revision, self.adapter)
+        return (self.base_key, self.adapter)
+
+    @property
+    def base_key(self) -> BaseKey:
+        """What its weights go by, whatever adapter is on them."""
+        return (self.source, self.location, self.revision)
 
 
 @cache

@@ -1,15 +1,108 @@
-"""Model name to running engine: each model is loaded once, however many threads ask."""
+"""Model name to running engine: each model is loaded once, and unloaded when others need its place.
+
+Owns which models are in memory. Who answers holds a lease, and what is leased or pinned stays; of
+the rest, what was used longest ago goes first. Models are loaded one after another, and all of
+them together, weights and caches, keep within one budget of memory.
+"""
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
-from collections.abc import Hashable
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+from weakref import WeakValueDictionary
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
-from litellm_mlx.errors import LiteLLMMLXError
+from litellm_mlx.errors import LiteLLMMLXError, ModelBusyError
+from litellm_mlx.models.base import BaseModel
+from litellm_mlx.models.hardware import GIB, hardware_profile
 from litellm_mlx.models.loader import LoadedModel, load_model
-from litellm_mlx.models.names import ModelSpec, parse_model_name
+from litellm_mlx.models.memory import MARGIN_BYTES
+from litellm_mlx.models.names import BaseKey, ModelKey, ModelSpec, parse_model_name
+
+logger = logging.getLogger("litellm_mlx")
+
+# Of the memory that was free when the first model was loaded.
+_DEFAULT_BUDGET_SHARE = 0.9
+
+ModelState = Literal["loading", "ready"]
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """A model that is in memory, or on its way there."""
+
+    spec: ModelSpec
+    engine: Engine[LoadedModel]
+    num_leases: int = 0
+    is_pinned: bool = False
+    used_s: float = 0.0
+    base: BaseModel | None = None  # once it is loaded, and so is the next
+    own_bytes: int = 0  # of weights that are not its base's
+
+    @property
+    def may_go(self) -> bool:
+        """Nobody uses it, and nobody wants it kept."""
+        return self.num_leases == 0 and not self.is_pinned
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A model in memory, for people; see `ModelRegistry.models`.
+
+    Attributes:
+        name: as it was asked for first.
+        state: whether it is ready.
+        is_pinned: it stays whatever happens.
+        num_in_use: requests and other holders that keep it from being unloaded.
+        idle_s: seconds since the last of them left.
+        weights_bytes: of its weights, also of those that it shares with another adapter's model.
+        cache_bytes: of the KV caches of its rows and of its prefix cache.
+        num_live: completions that are being written.
+        num_waiting: completions that wait for a place.
+    """
+
+    name: str
+    state: ModelState
+    is_pinned: bool
+    num_in_use: int
+    idle_s: float
+    weights_bytes: int
+    cache_bytes: int
+    num_live: int
+    num_waiting: int
+
+
+class Lease:
+    """A hold on a model: it is not unloaded before `release`, or before this is dropped."""
+
+    def __init__(self, registry: ModelRegistry, entry: _Entry) -> None:
+        self.engine = entry.engine
+        self._registry = registry
+        self._entry: _Entry | None = entry
+
+    def release(self) -> None:
+        """Let go. Safe to call twice, from any thread."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._registry._release(entry)
+
+    def __enter__(self) -> Lease:
+        """Hold for a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go."""
+        self.release()
+
+    def __del__(self) -> None:
+        """Who forgets it lets go."""
+        self.release()
 
 
 class ModelRegistry:
@@ -21,11 +114,17 @@ class ModelRegistry:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._engines: dict[Hashable, Engine[LoadedModel]] = {}
-        self._lock = threading.Lock()
+        self._entries: dict[ModelKey, _Entry] = {}
+        self._bases: WeakValueDictionary[BaseKey, BaseModel] = WeakValueDictionary()
+        # Guards all that is above; notified when a model becomes idle or leaves. Reentrant, since
+        # a lease may be dropped, and so released, by a garbage collection anywhere.
+        self._changed = threading.Condition(threading.RLock())
+        self._one_load = threading.Lock()
+        self._budget_bytes: int | None = config.models_budget_bytes
+        self._timer: threading.Timer | None = None
 
-    def engine(self, name: str) -> Engine[LoadedModel]:
-        """The engine of a model, started if there is none that lives; it may still be loading.
+    def lease(self, name: str) -> Lease:
+        """Hold a model, started if there is none that lives; its engine may still be loading.
 
         Args:
             name: without the `mlx/` prefix; see `models.names`.
@@ -35,11 +134,24 @@ class ModelRegistry:
             UnsupportedParameterError: an unknown option in the name.
         """
         spec = parse_model_name(name)
-        with self._lock:
-            engine = self._engines.get(spec.key)
-            if engine is None or not engine.is_alive:
-                engine = self._engines[spec.key] = self._start(spec)
-            return engine
+        with self._changed:
+            entry = self._entry(spec)
+            entry.num_leases += 1
+        return Lease(self, entry)
+
+    def engine(self, name: str) -> Engine[LoadedModel]:
+        """The engine of a model as `lease` gives it, but nothing keeps it from being unloaded."""
+        with self.lease(name) as lease:
+            return lease.engine
+
+    def preload(self, name: str) -> None:
+        """Begin to load a model, without waiting. Raises as `lease` does."""
+        self.lease(name).release()
+
+    def pin(self, name: str, *, is_pinned: bool = True) -> None:
+        """Keep a model in memory from now on, or no longer. Starts it if need be."""
+        with self._changed, self.lease(name):
+            self._entry(parse_model_name(name)).is_pinned = is_pinned
 
     def loaded(self, name: str) -> LoadedModel | None:
         """The model of a name if it is in memory already; `None` for every other name."""
@@ -47,16 +159,190 @@ class ModelRegistry:
             key = parse_model_name(name).key
         except LiteLLMMLXError:
             return None
-        with self._lock:
-            engine = self._engines.get(key)
-        return engine.model_if_loaded if engine is not None else None
+        with self._changed:
+            entry = self._entries.get(key)
+        return entry.engine.model_if_loaded if entry is not None else None
+
+    def models(self) -> list[ModelStatus]:
+        """What is in memory, most recently used first."""
+        with self._changed:
+            entries = sorted(self._entries.values(), key=lambda entry: -entry.used_s)
+        return [_status(entry) for entry in entries if entry.engine.is_alive]
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """What all models together may take; `None` where none has been loaded yet."""
+        return self._budget_bytes
+
+    def unload(self, name: str) -> None:
+        """Unload a model that nobody uses; nothing happens where it is not in memory.
+
+        Raises:
+            ModelBusyError: a request runs on it.
+        """
+        key = parse_model_name(name).key
+        with self._changed:
+            entry = self._entries.get(key)
+            if entry is None:
+                return
+            if entry.num_leases > 0:
+                raise ModelBusyError(
+                    f"{name!r} answers {entry.num_leases} requests; wait for them, or unload_all()"
+                )
+            del self._entries[key]
+        self._shut_down([entry])
 
     def unload_all(self) -> None:
-        """Shut every engine down and forget it."""
-        with self._lock:
-            engines, self._engines = self._engines, {}
-        for engine in engines.values():
-            engine.shutdown()
+        """Shut every engine down and forget it, whoever uses it."""
+        with self._changed:
+            entries, self._entries = list(self._entries.values()), {}
+        self._shut_down(entries)
 
-    def _start(self, spec: ModelSpec) -> Engine[LoadedModel]:
-        return Engine(lambda: load_model(spec, self.config), self.config, name=spec.name)
+    # leases ------------------------------------------------------------------------------------
+
+    def _entry(self, spec: ModelSpec) -> _Entry:
+        entry = self._entries.get(spec.key)
+        if entry is None or not entry.engine.is_alive:
+            entry = self._entries[spec.key] = self._start(spec)
+        return entry
+
+    def _release(self, entry: _Entry) -> None:
+        with self._changed:
+            entry.num_leases -= 1
+            if entry.num_leases == 0:
+                entry.used_s = time.monotonic()
+                self._changed.notify_all()
+                self._watch_idle()
+
+    def _watch_idle(self) -> None:
+        """See to it that what stays idle is looked at when its time is up."""
+        if self.config.idle_unload_s > 0 and self._timer is None:
+            self._timer = threading.Timer(self.config.idle_unload_s, self._unload_idle)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _unload_idle(self) -> None:
+        with self._changed:
+            self._timer = None
+            latest_s = time.monotonic() - self.config.idle_unload_s
+            gone = [e for e in self._entries.values() if e.may_go and e.used_s <= latest_s]
+            self._forget(gone)
+            if any(entry.may_go for entry in self._entries.values()):
+                self._watch_idle()
+        for entry in gone:
+            logger.info("unloading %s: idle for %.0f s", entry.spec.name, self.config.idle_unload_s)
+        self._shut_down(gone)
+
+    # loading, on the engines' threads ----------------------------------------------------------
+
+    def _start(self, spec: ModelSpec) -> _Entry:
+        load = partial(self._load, spec)
+        engine = Engine(lambda: load(), self.config, name=spec.name)
+        return _Entry(spec, engine, used_s=time.monotonic())
+
+    def _load(self, spec: ModelSpec) -> LoadedModel:
+        with self._one_load:
+            loaded = load_model(
+                spec, self.config, bases=self._bases, make_room=partial(self._make_room, spec)
+            )
+            with self._changed:
+                entry = self._entries.get(spec.key)
+                if entry is not None:
+                    entry.base, entry.own_bytes = loaded.base, loaded.own_bytes
+                return replace(loaded, free_bytes=self._share_rest())
+
+    def _share_rest(self) -> int:
+        """Give each model an equal part of what the weights leave, for its caches.
+
+        Returns:
+            The part.
+        """
+        if self._budget_bytes is None:
+            raise AssertionError("known since the first load made room")
+        entries = list(self._entries.values())
+        rest = self._budget_bytes - _weights_bytes(entries)
+        part = max(rest, 0) // max(len(entries), 1)
+        for entry in entries:
+            if entry.engine.model_if_loaded is not None:
+                entry.engine.notify(lambda worker: worker.resize(part))
+        return part
+
+    def _make_room(self, spec: ModelSpec, num_bytes: int) -> int:
+        """Unload what may go until a model fits, and wait for what is in use.
+
+        Args:
+            spec: of the model.
+            num_bytes: of its weights as they lie in its files.
+
+        Returns:
+            The bytes that it may take; fewer than it needs where nothing else is left to go.
+        """
+        if self._budget_bytes is None:
+            share = _DEFAULT_BUDGET_SHARE * hardware_profile().available_bytes
+            self._budget_bytes = int(share)
+        while True:
+            with self._changed:
+                others = [e for e in self._entries.values() if e.spec.key != spec.key]
+                held = _weights_bytes(others) + sum(_cache_bytes(entry) for entry in others)
+                room = self._budget_bytes - held
+                if num_bytes + MARGIN_BYTES <= room or not others:
+                    return room
+                idle = sorted((e for e in others if e.may_go), key=lambda entry: entry.used_s)
+                gone = idle[:1]
+                self._forget(gone)
+                if not gone:
+                    if all(entry.is_pinned for entry in others):
+                        return room
+                    logger.info(
+                        "%s needs %.2f GiB: waiting for one of %s to become idle",
+                        *(spec.name, num_bytes / GIB, ", ".join(e.spec.name for e in others)),
+                    )
+                    self._changed.wait()
+            for entry in gone:
+                logger.info("unloading %s to make room for %s", entry.spec.name, spec.name)
+            self._shut_down(gone)
+
+    def _forget(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            del self._entries[entry.spec.key]
+
+    def _shut_down(self, entries: list[_Entry]) -> None:
+        """End engines that are forgotten already, and free their memory."""
+        if not entries:
+            return
+        for entry in entries:
+            entry.engine.shutdown()
+        gc.collect()  # the models are held in circles
+        with self._changed:
+            if self._budget_bytes is not None:
+                self._share_rest()
+            self._changed.notify_all()
+
+
+def _weights_bytes(entries: list[_Entry]) -> int:
+    """Of all of them; what several share counts once."""
+    bases = {id(entry.base): entry.base.weights_bytes for entry in entries if entry.base}
+    return sum(bases.values()) + sum(entry.own_bytes for entry in entries)
+
+
+def _cache_bytes(entry: _Entry) -> int:
+    """Of its caches, as they are or may soon be."""
+    stats = entry.engine.stats()
+    return max(stats.kv_bytes + stats.prefix_bytes, MARGIN_BYTES)
+
+
+def _status(entry: _Entry) -> ModelStatus:
+    stats = entry.engine.stats()
+    is_ready = entry.engine.model_if_loaded is not None
+    idle_s = 0.0 if entry.num_leases else time.monotonic() - entry.used_s
+    return ModelStatus(
+        name=entry.spec.name,
+        state="ready" if is_ready else "loading",
+        is_pinned=entry.is_pinned,
+        num_in_use=entry.num_leases,
+        idle_s=idle_s,
+        weights_bytes=_weights_bytes([entry]),
+        cache_bytes=stats.kv_bytes + stats.prefix_bytes,
+        num_live=stats.num_live,
+        num_waiting=stats.num_waiting,
+    )

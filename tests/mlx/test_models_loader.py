@@ -18,7 +18,7 @@ from litellm_mlx.models.hardware import hardware_profile
 from litellm_mlx.models.loader import LoadedModel
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.types import SamplingDefaults
-from tests.tiny_model import VOCAB_SIZE, make_tiny_model
+from tests.tiny_model import VOCAB_SIZE, make_tiny_adapter, make_tiny_model
 
 on_cpu = pytest.mark.skipif(
     mx.default_device().type != mx.DeviceType.cpu, reason="weights are expanded on the CPU only"
@@ -129,30 +129,10 @@ def test_other_architectures_load(tmp_path: Path, model_type: str) -> None:
     assert load(make_tiny_model(tmp_path / "m", model_type=model_type)).vocab_size == VOCAB_SIZE
 
 
-def make_adapter(path: Path, model_dir: Path, *, seed: int = 1) -> Path:
-    """A LoRA adapter as `mlx_lm.lora` writes it, with weights that change the logits."""
-    from mlx.utils import tree_flatten
-    from mlx_lm.tuner.utils import linear_to_lora_layers
-    from mlx_lm.utils import load_model
-
-    path.mkdir()
-    model, _ = load_model(model_dir)
-    parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0}
-    model.freeze()
-    linear_to_lora_layers(model, 2, parameters)
-    keys = iter(mx.random.split(mx.random.key(seed), 256))
-    leaves: Any = tree_flatten(model.trainable_parameters())
-    weights = {name: 0.3 * mx.random.normal(a.shape, key=next(keys)) for name, a in leaves}
-    mx.save_safetensors(str(path / "adapters.safetensors"), weights)
-    config = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters}
-    (path / "adapter_config.json").write_text(json.dumps(config))
-    return path
-
-
 @pytest.mark.parametrize("bits", [None, 4])
 def test_an_adapter_changes_the_answers(tmp_path: Path, bits: int | None) -> None:
     path = make_tiny_model(tmp_path / "m", quantize_bits=bits)
-    adapter = make_adapter(tmp_path / "my adapter", path)
+    adapter = make_tiny_adapter(tmp_path / "my adapter", path)
     plain, adapted = load(path), load(f"{path}?adapter={adapter}")
     assert relative_error(logits_of(adapted), logits_of(plain)) > 0.01
     assert plain.fingerprint != adapted.fingerprint
@@ -165,13 +145,13 @@ def test_an_adapter_that_is_not_there_is_not_found(tmp_path: Path, tiny_model_di
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
     wide = make_tiny_model(tmp_path / "wide", hidden_size=128)
-    adapter = make_adapter(tmp_path / "adapter", wide)
+    adapter = make_tiny_adapter(tmp_path / "adapter", wide)
     with pytest.raises(ModelLoadError, match="does not fit this model"):
         load(f"{tiny_model_dir}?adapter={adapter}")
 
 
 def test_a_broken_adapter_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
-    adapter = make_adapter(tmp_path / "adapter", tiny_model_dir)
+    adapter = make_tiny_adapter(tmp_path / "adapter", tiny_model_dir)
     (adapter / "adapters.safetensors").write_bytes(b"xx")
     with pytest.raises(ModelLoadError, match="does not fit this model"):
         load(f"{tiny_model_dir}?adapter={adapter}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from litellm_mlx.engine.batch import MAX_GUESSES_BESIDE_STREAMS, DecodeBatch
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.models.loader import LoadedModel
@@ -87,6 +89,29 @@ def test_free_rows_beside_it_keep_their_text(
 ) -> None:
     asked = [request(i, LIST if i % 2 else None, max_tokens=60 + 300 * (i % 2)) for i in range(6)]
     assert run_together(engine, asked) == [run(plain, one)[0] for one in asked]
+
+
+def test_passes_stay_short_where_someone_reads_a_row_that_is_not_guessed(
+    engine: Engine[LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guesses: list[list[list[int]]] = []
+    dispatch = DecodeBatch.dispatch
+
+    def noting(batch: DecodeBatch, *args: Any) -> None:
+        dispatch(batch, *args)
+        assert batch.flight is not None
+        guesses.append(batch.flight.guesses)
+
+    monkeypatch.setattr(DecodeBatch, "dispatch", noting)
+    endless = SamplingParams(temperature=0, logit_bias=((0, -100.0), (2, -100.0)))
+    free = request(1, None, sampling=endless, is_streamed=True, max_tokens=150)
+    asked = [free, *(request(i, LIST, max_tokens=400) for i in (2, 3))]
+    run_together(engine, asked)
+    beside = [sum(map(len, rows)) for rows in guesses if len(rows) == 3]
+    assert 0 < max(beside) <= MAX_GUESSES_BESIDE_STREAMS
+    guesses.clear()
+    run_together(engine, asked[1:])
+    assert max(len(row) for rows in guesses for row in rows) > MAX_GUESSES_BESIDE_STREAMS // 2
 
 
 def test_what_is_cached_of_an_answer_is_what_the_model_has_seen(

@@ -17,16 +17,23 @@ LAYERS = [
     {"engine"},
     {"models"},
     {"translate"},
+    {"network"},
     {"provider"},
-    {"register", "loading", "partial", "proxy", "cli", "__init__"},
+    {"register", "loading", "partial", "proxy", "__init__"},
+    {"serving", "startup"},
+    {"cli", "__main__"},
 ]
 BORDERS = {
-    "litellm": {"translate/response.py", "provider.py", "register.py"},
+    "litellm": {
+        *("translate/response.py", "provider.py", "register.py", "serving/app.py"),
+        *("cli/chat.py", "cli/doctor.py"),
+    },
     "mlx_lm": {
         *("kvcache/layers.py", "kvcache/packing.py", "kvcache/row_state.py"),
         "kvcache/session_file.py",
         *("engine/sampling.py", "engine/text.py"),
-        *("models/adapters.py", "models/gguf.py", "models/loader.py", "models/weights.py"),
+        *("models/adapters.py", "models/base.py", "models/gguf.py"),
+        "models/weights.py",
         *("models/facts.py", "models/hub.py"),
     },
     "outlines": {"grammar/output_types.py"},

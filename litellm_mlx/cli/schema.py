@@ -1,4 +1,4 @@
-"""The command `litellm-mlx`."""
+"""`litellm-mlx schema`: how a schema would be enforced."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from litellm_mlx.grammar.explain import SchemaReport, explain_schema
 REFUSED = 1
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="litellm-mlx")
-def main() -> None:
-    """Local MLX models behind LiteLLM's mlx/ prefix."""
-
-
-@main.command()
+@click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context

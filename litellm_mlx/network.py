@@ -1,0 +1,81 @@
+"""What a client of a proxy may name and ask for, whatever the proxy's own configuration lets pass.
+
+A wildcard such as `mlx/*` lets every client choose the model, and a model's name may be a path of
+this machine, a repository of the hub or an adapter. So of what comes over a network only this is
+served: models that the operator lists by their full names, aliases of our table, and what
+`LITELLM_MLX_ALLOWED_MODELS` allows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.errors import ForbiddenModelError, UnsupportedParameterError
+from litellm_mlx.models.names import aliases
+
+_PROXY_MODULE = "litellm.proxy.proxy_server"
+
+
+def is_from_network(litellm_params: Mapping[str, Any]) -> bool:
+    """Whether a call came through LiteLLM's proxy."""
+    return litellm_params.get("proxy_server_request") is not None
+
+
+def check_model(name: str, config: EngineConfig) -> None:
+    """Refuse a model that a network client may not name.
+
+    Args:
+        name: without the `mlx/` prefix.
+        config: `allowed_models` are patterns of further names.
+
+    Raises:
+        ForbiddenModelError: it is none of those.
+    """
+    if name.lower() in aliases() or name in _listed_by_operator():
+        return
+    if any(fnmatchcase(name, pattern) for pattern in config.allowed_models):
+        return
+    raise ForbiddenModelError(
+        f"model {name!r} is not served here; the operator can list it in the proxy's model_list, "
+        "or allow it by LITELLM_MLX_ALLOWED_MODELS"
+    )
+
+
+def check_size(params: Mapping[str, Any], config: EngineConfig) -> None:
+    """Refuse what asks for more than the operator allows.
+
+    Args:
+        params: of the request, as LiteLLM hands them on.
+        config: `client_max_n` and `client_max_tokens`; 0 is no limit.
+
+    Raises:
+        UnsupportedParameterError: a value is over its limit.
+    """
+    limits = {"n": config.client_max_n, "max_tokens": config.client_max_tokens}
+    for name, limit in limits.items():
+        value = params.get(name)
+        if limit and isinstance(value, int) and value > limit:
+            raise UnsupportedParameterError(
+                f"{name}={value} is over the limit of {limit} that the operator has set"
+            )
+
+
+def client_config(config: EngineConfig) -> EngineConfig:
+    """The settings for a client's requests: an answer without `max_tokens` keeps the limit, too."""
+    if not config.client_max_tokens:
+        return config
+    limit = min(config.default_max_tokens, config.client_max_tokens)
+    return replace(config, default_max_tokens=limit)
+
+
+def _listed_by_operator() -> set[str]:
+    """The models that the running proxy's configuration names in full."""
+    router = getattr(sys.modules.get(_PROXY_MODULE), "llm_router", None)
+    listed = router.get_model_list() if router is not None else None
+    models = [str(entry["litellm_params"]["model"]) for entry in listed or ()]
+    return {model.removeprefix("mlx/") for model in models if "*" not in model}

@@ -1,0 +1,83 @@
+"""What LiteLLM's proxy is told: the models by name, our provider, and a key.
+
+The proxy itself, its routes, keys and limits are LiteLLM's; nothing here serves a request.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litellm_mlx.models.names import aliases, parse_model_name
+
+KEY_VARIABLE = "LITELLM_MASTER_KEY"
+HANDLER = "litellm_mlx.proxy.handler"
+_KEY_BYTES = 32
+
+
+def proxy_config(models: Sequence[str]) -> dict[str, Any]:
+    """The configuration that lists these models, each under the name that it is given.
+
+    Args:
+        models: without the `mlx/` prefix, or `NAME=MODEL` to call a model NAME.
+
+    Raises:
+        ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
+    """
+    return {
+        "model_list": [_entry(*_named(model)) for model in models],
+        "litellm_settings": {
+            "custom_provider_map": [{"provider": "mlx", "custom_handler": HANDLER}],
+        },
+        "general_settings": {
+            "master_key": f"os.environ/{KEY_VARIABLE}",
+            # Else an answer that nobody waits for is generated to its end.
+            "cancel_on_disconnect": True,
+        },
+    }
+
+
+def write_config(config: Mapping[str, Any], path: Path) -> None:
+    """Write a configuration as the proxy reads it."""
+    path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+
+
+def ensure_key(environ: dict[str, str] | os._Environ[str]) -> str | None:
+    """See to it that there is a master key; returns it where it had to be made up."""
+    if environ.get(KEY_VARIABLE):
+        return None
+    key = environ[KEY_VARIABLE] = f"sk-{secrets.token_urlsafe(_KEY_BYTES)}"
+    return key
+
+
+def _named(model: str) -> tuple[str, str]:
+    """Name and model of `NAME=MODEL`, or of a model that goes by its own name."""
+    name, equals, target = model.partition("=")
+    if equals and "?" not in name:
+        return name, target.removeprefix("mlx/")
+    bare = model.removeprefix("mlx/")
+    return bare, bare
+
+
+def _entry(name: str, model: str) -> dict[str, Any]:
+    spec = parse_model_name(model)
+    alias = aliases().get(model.lower())
+    info: dict[str, Any] = {"mode": "chat"}
+    if spec.context_tokens is not None:
+        info["max_input_tokens"] = spec.context_tokens
+    if alias is not None:
+        info["supports_reasoning"] = alias.thinks
+    return {
+        "model_name": name,
+        "litellm_params": {
+            "model": f"mlx/{model}",
+            # The OpenAI SDK sends it with every embedding, and LiteLLM refuses it for custom ones.
+            "additional_drop_params": ["encoding_format"],
+        },
+        "model_info": info,
+    }

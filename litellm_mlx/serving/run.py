@@ -1,0 +1,73 @@
+"""Start LiteLLM's proxy in this process, which owns the models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from litellm_mlx.register import handler
+from litellm_mlx.serving.config import KEY_VARIABLE, ensure_key, proxy_config, write_config
+
+logger = logging.getLogger("litellm_mlx")
+
+_CONFIG_VARIABLE = "CONFIG_FILE_PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How to serve.
+
+    Attributes:
+        models: see `proxy_config`; none where `config` is given.
+        config: an operator's own configuration of the proxy, used as it is.
+        host: address to listen on.
+        port: likewise.
+        max_body_mb: size of a request, which is refused with a 413 beyond it.
+        is_preloading: the first model is loaded at once and not at its first request.
+    """
+
+    models: tuple[str, ...]
+    config: Path | None
+    host: str
+    port: int
+    max_body_mb: float
+    is_preloading: bool
+
+
+def serve(options: ServeOptions) -> None:
+    """Serve until the process is told to end. Prints a key where one had to be made up.
+
+    One process, whatever LiteLLM's settings say: each would load the models again.
+
+    Raises:
+        ModelNotFoundError, UnsupportedParameterError: see `proxy_config`.
+    """
+    import uvicorn
+
+    with tempfile.TemporaryDirectory(prefix="litellm-mlx-") as folder:
+        path = options.config or _written(options.models, Path(folder))
+        key = ensure_key(os.environ)
+        os.environ[_CONFIG_VARIABLE] = str(path)
+        _announce(options, key)
+        from litellm_mlx.serving.app import make_app
+
+        app = make_app(max_body_mb=options.max_body_mb)
+        if options.is_preloading and options.models:
+            handler.registry.preload(options.models[0].rpartition("=")[2].removeprefix("mlx/"))
+        uvicorn.run(app, host=options.host, port=options.port, workers=1, server_header=False)
+
+
+def _written(models: Sequence[str], folder: Path) -> Path:
+    path = folder / "config.yaml"
+    write_config(proxy_config(models), path)
+    return path
+
+
+def _announce(options: ServeOptions, key: str | None) -> None:
+    print(f"litellm-mlx: serving http://{options.host}:{options.port}/v1", flush=True)
+    if key is not None:
+        print(f"litellm-mlx: no {KEY_VARIABLE} was set; for this run it is {key}", flush=True)

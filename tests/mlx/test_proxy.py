@@ -1,0 +1,230 @@
+"""A program that talks to a cloud model changes its base URL; what it may ask for is bounded."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import openai
+import pytest
+import yaml
+from pydantic import BaseModel, Field
+
+from tests.proxy_process import Proxy, serving
+from tests.tiny_model import make_tiny_adapter, make_tiny_model
+
+USER: Any = [{"role": "user", "content": "hello"}]
+
+
+class Answer(BaseModel):
+    name: str = Field(max_length=12)
+    mood: Literal["happy", "sad"]
+
+
+PERSON = {"type": "object", "properties": {"age": {"type": "integer", "maximum": 99}}}
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "grow",
+        "parameters": {**PERSON, "required": ["age"], "additionalProperties": False},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("proxy")
+    make_tiny_model(folder / "model", config={"max_position_embeddings": 65536})
+    make_tiny_model(folder / "other")
+    make_tiny_adapter(folder / "adapter", folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def proxy(folder: Path) -> Iterator[Proxy]:
+    limits = {"LITELLM_MLX_CLIENT_MAX_TOKENS": "20000", "LITELLM_MLX_CLIENT_MAX_N": "4"}
+    with serving(folder, f"tiny={folder}/model", "--max-body-mb", "2", **limits) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def client(proxy: Proxy) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{proxy.url}/v1", api_key=proxy.key, max_retries=0)
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+# --- the surfaces ------------------------------------------------------------------------------
+
+
+def test_the_served_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_chat(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=USER, max_tokens=8)
+    assert answer.usage is not None and 0 < answer.usage.completion_tokens <= 8
+
+
+def test_a_stream_tells_its_usage(client: openai.OpenAI) -> None:
+    options: Any = {"include_usage": True}
+    stream = client.chat.completions.create(
+        model="tiny", messages=USER, max_tokens=8, stream=True, stream_options=options, seed=1
+    )
+    usage = [chunk.usage for chunk in stream if chunk.usage is not None]
+    assert len(usage) == 1 and 0 < usage[0].completion_tokens <= 8
+
+
+def test_parse_gives_the_object(client: openai.OpenAI) -> None:
+    parsed = client.chat.completions.parse(
+        model="tiny", messages=USER, response_format=Answer, max_tokens=300
+    )
+    assert isinstance(parsed.choices[0].message.parsed, Answer)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_tools(client: openai.OpenAI, is_stream: bool) -> None:
+    asked: Any = {"tools": [TOOL], "tool_choice": "required", "max_tokens": 200, "messages": USER}
+    if is_stream:
+        with client.chat.completions.stream(model="tiny", **asked) as stream:
+            message: Any = stream.get_final_completion().choices[0].message
+    else:
+        message = client.chat.completions.create(model="tiny", **asked).choices[0].message
+    assert message.tool_calls
+    for call in message.tool_calls:
+        assert call.function.name == "grow"
+        assert json.loads(call.function.arguments)["age"] <= 99
+
+
+def test_responses(client: openai.OpenAI) -> None:
+    answer = client.responses.parse(
+        model="tiny", input="hello", text_format=Answer, max_output_tokens=300
+    )
+    assert isinstance(answer.output_parsed, Answer)
+
+
+def test_completions(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="tiny", prompt="Once", max_tokens=8)
+    assert answer.usage is not None and answer.usage.completion_tokens > 0
+
+
+def test_anthropics_messages(proxy: Proxy) -> None:
+    body = {"model": "tiny", "max_tokens": 8, "messages": USER}
+    answer = proxy.post("/v1/messages", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["output_tokens"] > 0
+
+
+# --- what a client may not ---------------------------------------------------------------------
+
+
+def refused(proxy: Proxy, **body: Any) -> httpx.Response:
+    """The answer to a request that loads nothing."""
+    before = proxy.loaded()
+    answer = proxy.post("/v1/chat/completions", {"messages": USER, "max_tokens": 4, **body})
+    assert 400 <= answer.status_code < 500, answer.text
+    assert proxy.loaded() == before
+    return answer
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "mlx/{folder}/other", "org/repo", "mlx/org/repo"])
+def test_an_unlisted_model_is_refused(proxy: Proxy, folder: Path, name: str) -> None:
+    refused(proxy, model=name.format(folder=folder))
+
+
+def test_an_adapter_is_refused(proxy: Proxy, folder: Path) -> None:
+    refused(proxy, model=f"tiny?adapter={folder}/adapter")
+    refused(proxy, model="tiny", adapter=f"{folder}/adapter")
+    refused(proxy, model="tiny", adapter_path=f"{folder}/adapter")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fallbacks": ["mlx/{folder}/other"], "mock_testing_fallbacks": True},
+        {"trust_remote_code": True},
+        {"chat_template": "{{ messages }}"},
+        {"extra_body": {"trust_remote_code": True}},
+        {"max_tokens": 20_001},
+        {"n": 5},
+    ],
+)
+def test_other_ways_round_are_refused(proxy: Proxy, folder: Path, options: dict[str, Any]) -> None:
+    text = json.dumps(options).replace("{folder}", str(folder))
+    refused(proxy, model="tiny", **json.loads(text))
+
+
+def test_a_large_body_is_refused_unread(proxy: Proxy) -> None:
+    message = [{"role": "user", "content": "x" * 3_000_000}]
+    assert refused(proxy, model="tiny", messages=message).status_code == 413
+
+
+def test_a_large_schema_is_refused(proxy: Proxy) -> None:
+    schema = {"type": "string", "enum": [f"{i:09}" for i in range(100_000)]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = refused(proxy, model="tiny", response_format=form)
+    assert "the limit is 1,000,000" in answer.text
+
+
+def test_without_the_key_nothing_is_told(proxy: Proxy) -> None:
+    assert httpx.get(f"{proxy.url}/mlx/status").status_code == 401
+    answer = httpx.post(f"{proxy.url}/v1/chat/completions", json={"model": "tiny"})
+    assert answer.status_code in (401, 403, 500)  # LiteLLM without a database says 500
+
+
+def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(folder: Path) -> None:
+    config = {
+        "model_list": [
+            {"model_name": "mlx/*", "litellm_params": {"model": "mlx/*"}},
+            {"model_name": "mine", "litellm_params": {"model": f"mlx/{folder}/model"}},
+        ],
+        "litellm_settings": {
+            "custom_provider_map": [{"provider": "mlx", "custom_handler": "litellm_mlx.handler"}]
+        },
+        "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+    }
+    path = folder / "wildcard.yaml"
+    path.write_text(yaml.safe_dump(config))
+    allowed = f"{folder}/oth*"
+    with serving(folder, "--config", str(path), LITELLM_MLX_ALLOWED_MODELS=allowed) as proxy:
+        for name in (f"mlx/{folder}/model?adapter={folder}/adapter", "mlx/org/repo", "mlx//etc"):
+            assert "not served here" in refused(proxy, model=name).text
+        assert proxy.loaded() == set()
+        for name in ("mine", f"mlx/{folder}/other"):
+            body = {"model": name, "messages": USER, "max_tokens": 4}
+            assert proxy.post("/v1/chat/completions", body).status_code == 200
+        assert proxy.loaded() == {f"{folder}/model", f"{folder}/other"}
+
+
+# --- clients that leave ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_client_that_leaves_frees_its_row(proxy: Proxy, is_stream: bool) -> None:
+    bias = {"0": -100, "2": -100}  # it would go on for minutes
+    body = {"model": "tiny", "messages": USER, "max_tokens": 20_000, "logit_bias": bias}
+    sent: Any = {
+        "url": f"{proxy.url}/v1/chat/completions",
+        "json": {**body, "stream": is_stream},
+        "headers": proxy.headers,
+    }
+    if is_stream:
+        with httpx.stream("POST", **sent, timeout=60) as stream:
+            assert stream.status_code == 200, stream.read()
+            lines = stream.iter_lines()
+            next(lines)
+            assert proxy.num_live() == 1
+            lines.close()  # type: ignore[attr-defined]  # a generator
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(**sent, timeout=1.0)
+    wait_until(lambda: proxy.num_live() == 0)
