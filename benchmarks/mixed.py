@@ -248,9 +248,13 @@ def main() -> None:
     add_count(options, "--streams", 4, "requests that decode all the time")
     add_count(options, "--prompt-tokens", 4000, "length of the prompt that arrives")
     add_count(options, "--quiet-tokens", 48, "of each stream before that")
+    options.add_argument(
+        "--pause-steps", type=float, default=1.5, help="see prefill_pause_steps of EngineConfig"
+    )
     options.set_defaults(repeats=3)
     given = options.parse_args()
-    with serving(given.model, without_prefix_cache()) as engine:
+    config = without_prefix_cache(prefill_pause_steps=given.pause_steps)
+    with serving(given.model, config) as engine:
         bench = Bench(
             engine,
             num_streams=given.streams,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version as _version
 
 from litellm_mlx.grammar.explain import KeywordReport, SchemaReport, explain_schema
-from litellm_mlx.loading import load, load_cache, save_cache, unload_all
+from litellm_mlx.loading import load, load_cache, save_cache, unload, unload_all
 from litellm_mlx.partial import apartial_objects, partial_objects
 from litellm_mlx.register import handler, register
 from litellm_mlx.translate.response_format import response_format
@@ -26,6 +26,7 @@ __all__ = [
     "register",
     "response_format",
     "save_cache",
+    "unload",
     "unload_all",
 ]
 

@@ -94,6 +94,12 @@ class OverloadedError(LiteLLMMLXError):
     http_status = 429
 
 
+class WorkerError(LiteLLMMLXError):
+    """Another process of the same server owns the models."""
+
+    http_status = 503
+
+
 class EngineError(LiteLLMMLXError):
     """The engine failed while it served the request."""
 

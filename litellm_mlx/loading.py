@@ -7,20 +7,40 @@ from pathlib import Path
 from litellm_mlx.register import handler
 
 
-def load(name: str, *, timeout_s: float | None = None) -> None:
+def load(name: str, *, timeout_s: float | None = None, pin: bool = False) -> None:
     """Load a model and wait until it is ready; at once when it is loaded already.
 
     Args:
         name: with or without the `mlx/` prefix: an alias, `org/repo`, `org/repo@revision`, a
             directory or a `.gguf` file.
         timeout_s: stop waiting after this long; loading goes on in the background.
+        pin: keep it in memory whatever other models need, until `unload`.
 
     Raises:
         ModelNotFoundError: no such model, or its files cannot be fetched.
         ModelLoadError: it cannot be served on this machine.
         RequestTimeoutError: `timeout_s` passed.
     """
-    handler.registry.engine(name.removeprefix("mlx/")).model(timeout_s)
+    bare = name.removeprefix("mlx/")
+    if pin:
+        handler.registry.pin(bare)
+    with handler.registry.lease(bare) as lease:
+        lease.engine.model(timeout_s)
+
+
+def unload(name: str) -> None:
+    """Stop a model's engine and free its memory; nothing happens where it is not loaded.
+
+    Args:
+        name: as in `load`.
+
+    Raises:
+        ModelBusyError: requests run on it.
+        ModelNotFoundError: the name is none.
+    """
+    registry = handler.registry_if_used
+    if registry is not None:
+        registry.unload(name.removeprefix("mlx/"))
 
 
 def unload_all() -> None:
@@ -42,8 +62,8 @@ def save_cache(model: str, key: str, path: str | Path) -> None:
         PromptCacheError: nothing is held of the session, or the file cannot be written.
         ModelNotFoundError, ModelLoadError: see `load`.
     """
-    engine = handler.registry.engine(model.removeprefix("mlx/"))
-    engine.call(lambda worker: worker.save_session(key, Path(path)))
+    with handler.registry.lease(model.removeprefix("mlx/")) as lease:
+        lease.engine.call(lambda worker: worker.save_session(key, Path(path)))
 
 
 def load_cache(model: str, path: str | Path) -> str:
@@ -60,5 +80,5 @@ def load_cache(model: str, path: str | Path) -> str:
         PromptCacheError: the file is missing, incomplete, or of another model, or does not fit.
         ModelNotFoundError, ModelLoadError: see `load`.
     """
-    engine = handler.registry.engine(model.removeprefix("mlx/"))
-    return engine.call(lambda worker: worker.load_session(Path(path)))
+    with handler.registry.lease(model.removeprefix("mlx/")) as lease:
+        return lease.engine.call(lambda worker: worker.load_session(Path(path)))

@@ -8,22 +8,58 @@ served: models that the operator lists by their full names, aliases of our table
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from litellm_mlx.config import EngineConfig
-from litellm_mlx.errors import ForbiddenModelError, UnsupportedParameterError
+from litellm_mlx.errors import ForbiddenModelError, UnsupportedParameterError, WorkerError
 from litellm_mlx.models.names import aliases
 
 _PROXY_MODULE = "litellm.proxy.proxy_server"
+
+_lock: FileLock | None = None  # held until the process ends
 
 
 def is_from_network(litellm_params: Mapping[str, Any]) -> bool:
     """Whether a call came through LiteLLM's proxy."""
     return litellm_params.get("proxy_server_request") is not None
+
+
+def own_models() -> None:
+    """Let one process of a server with several workers own the models, and refuse in the others.
+
+    Each of them would load the same weights again.
+
+    Raises:
+        WorkerError: another worker was first.
+    """
+    global _lock
+    if _lock is not None or not _is_one_of_several():
+        return
+    lock = FileLock(Path(tempfile.gettempdir()) / f"litellm-mlx-server-{os.getppid()}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkerError(
+            "another worker of this server owns the models, and this one would load them again; "
+            "run one worker (--num_workers 1): it answers any number of requests at once"
+        ) from None
+    _lock = lock
+
+
+def _is_one_of_several() -> bool:
+    """Whether this process was started by a server to share its work, or might have been."""
+    is_spawned = multiprocessing.parent_process() is not None
+    return is_spawned or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
 
 
 def check_model(name: str, config: EngineConfig) -> None:

@@ -127,6 +127,7 @@ class MLXProvider(CustomLLM):
         """Load the model if need be, translate, compile, submit. Blocks; not for event loops."""
         config = self.registry.config
         if network.is_from_network(call.get("litellm_params") or {}):
+            network.own_models()
             network.check_model(call["model"], config)
             network.check_size(call["optional_params"], config)
             config = network.client_config(config)

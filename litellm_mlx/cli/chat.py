@@ -32,6 +32,7 @@ def _ask() -> str:
 def _answer(model: str, messages: list[dict[str, Any]], options: dict[str, Any]) -> str:
     """Print an answer as it comes; what there was of it when it was stopped."""
     import litellm
+    import openai
 
     import litellm_mlx  # noqa: F401  # registers mlx/
 
@@ -46,9 +47,7 @@ def _answer(model: str, messages: list[dict[str, Any]], options: dict[str, Any])
             click.echo(piece, nl=False)
     except KeyboardInterrupt:
         pass
-    except litellm.exceptions.APIError as error:
+    except openai.APIError as error:  # the root of LiteLLM's
         raise click.ClickException(str(error)) from error
-    except litellm.exceptions.BadRequestError as error:
-        raise click.UsageError(str(error)) from error
     click.echo()
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,8 @@ def remove(name: str) -> int:
     found = [repo for repo in _cached_repositories() if repo.repo_id == spec.location]
     if not found:
         raise ModelNotFoundError(f"nothing of {name!r} is on this disk")
-    from huggingface_hub import scan_cache_dir
-
-    commits = [revision.commit_hash for repo in found for revision in repo.revisions]
-    scan_cache_dir().delete_revisions(*commits).execute()
+    for repo in found:  # not by its commits, which a copy of a repository may share
+        shutil.rmtree(repo.repo_path)
     return sum(repo.size_on_disk for repo in found)
 
 
@@ -88,11 +87,11 @@ def _aliases() -> Iterator[Alias]:
 
 
 def _cached_repositories() -> list[Any]:
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     models = (repo for repo in repositories if repo.repo_type == "model")

@@ -37,6 +37,7 @@ from litellm_mlx.errors import (
     RequestError,
     RequestTimeoutError,
     UnsupportedParameterError,
+    WorkerError,
 )
 from litellm_mlx.types import (
     Delta,
@@ -255,6 +256,8 @@ def to_litellm_error(error: LiteLLMMLXError, model: str) -> Exception:
         return exceptions.NotFoundError(message, model, PROVIDER)
     if isinstance(error, OverloadedError):
         return exceptions.RateLimitError(message, PROVIDER, model)
+    if isinstance(error, WorkerError):
+        return exceptions.ServiceUnavailableError(message, PROVIDER, model)
     if isinstance(error, RequestTimeoutError):
         return exceptions.Timeout(message, model, PROVIDER)
     return exceptions.InternalServerError(message, PROVIDER, model)

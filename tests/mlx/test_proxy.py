@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
-from tests.proxy_process import Proxy, serving
+from tests.proxy_process import LITELLMS, Proxy, serving
 from tests.tiny_model import make_tiny_adapter, make_tiny_model
 
 USER: Any = [{"role": "user", "content": "hello"}]
@@ -181,7 +181,9 @@ def test_without_the_key_nothing_is_told(proxy: Proxy) -> None:
     assert answer.status_code in (401, 403, 500)  # LiteLLM without a database says 500
 
 
-def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def operators_config(folder: Path) -> str:
+    """A configuration with a wildcard and a listed model, as an operator writes it."""
     config = {
         "model_list": [
             {"model_name": "mlx/*", "litellm_params": {"model": "mlx/*"}},
@@ -192,10 +194,29 @@ def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(folder: Pa
         },
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }
-    path = folder / "wildcard.yaml"
+    path = folder / "operators.yaml"
     path.write_text(yaml.safe_dump(config))
-    allowed = f"{folder}/oth*"
-    with serving(folder, "--config", str(path), LITELLM_MLX_ALLOWED_MODELS=allowed) as proxy:
+    return str(path)
+
+
+def test_of_several_workers_one_owns_the_models(folder: Path, operators_config: str) -> None:
+    body = {"model": "mine", "messages": USER, "max_tokens": 4, "num_retries": 0}
+    several = ("--config", operators_config, "--num_workers", "2")
+    with serving(folder, *several, server=LITELLMS) as proxy:
+        seen = set()
+        end_s = time.monotonic() + 60
+        while len(seen) < 2 and time.monotonic() < end_s:  # the system chooses the worker
+            answer = proxy.post("/v1/chat/completions", body)
+            seen.add(answer.status_code)
+            assert answer.status_code == 200 or "owns the models" in answer.text, answer.text
+        assert 200 in seen and len(seen) == 2
+
+
+def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(
+    folder: Path, operators_config: str
+) -> None:
+    allowed = {"LITELLM_MLX_ALLOWED_MODELS": f"{folder}/oth*"}
+    with serving(folder, "--config", operators_config, **allowed) as proxy:
         for name in (f"mlx/{folder}/model?adapter={folder}/adapter", "mlx/org/repo", "mlx//etc"):
             assert "not served here" in refused(proxy, model=name).text
         assert proxy.loaded() == set()
