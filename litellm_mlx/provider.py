@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import litellm
 from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from litellm_mlx import network
+from litellm_mlx import network, observe
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import (
     BudgetError,
@@ -35,6 +35,7 @@ from litellm_mlx.translate.response import (
     ChunkBuilder,
     to_litellm_error,
 )
+from litellm_mlx.types import Done, Event
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.checked import Events
@@ -55,6 +56,12 @@ class _Started:
     reader: AnswerReader
     facts: AnswerFacts
     lease: Lease  # the model stays in memory until this is released, or dropped with the answer
+
+    def read(self, event: Event) -> Iterable[Event]:
+        """What an event of the engine's is to the caller; its last one is noted."""
+        if isinstance(event, Done):
+            observe.note(observe.Answered(self.facts.model, self.facts.tier, event))
+        return self.reader.read(event)
 
 
 class MLXProvider(CustomLLM):
@@ -94,7 +101,7 @@ class MLXProvider(CustomLLM):
             builder = AnswerBuilder(started.n)
             with started.lease:
                 for event in started.events:
-                    for read in started.reader.read(event):
+                    for read in started.read(event):
                         builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
@@ -107,7 +114,7 @@ class MLXProvider(CustomLLM):
             builder = AnswerBuilder(started.n)
             with started.lease:
                 async for event in started.events:
-                    for read in started.reader.read(event):
+                    for read in started.read(event):
                         builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
@@ -230,6 +237,8 @@ class _typed_errors:  # reads as a statement
         pass
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            observe.note_error(self._model, error)
         if isinstance(error, LiteLLMMLXError):
             raise to_litellm_error(error, self._model) from error
         if isinstance(error, Exception):
@@ -242,7 +251,7 @@ def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
     with _typed_errors(started.facts.model):
         try:
             for event in started.events:
-                for read in started.reader.read(event):
+                for read in started.read(event):
                     yield from builder.chunks(read)
         finally:
             started.events.close()
@@ -254,7 +263,7 @@ async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
     with _typed_errors(started.facts.model):
         try:
             async for event in started.events:
-                for read in started.reader.read(event):
+                for read in started.read(event):
                     for chunk in builder.chunks(read):
                         yield chunk
         finally:

@@ -31,7 +31,7 @@ from litellm_mlx.types import Constraint, GenerationRequest
 if TYPE_CHECKING:
     from litellm_mlx.engine.budget import Budget
     from litellm_mlx.engine.sequence import RunningRequest, Sequence
-    from litellm_mlx.engine.worker import Worker
+    from litellm_mlx.engine.worker import LiveRow, Worker
     from litellm_mlx.grammar.compiler import Index
     from litellm_mlx.grammar.guide import Guide
     from litellm_mlx.grammar.runaway import StringWatch
@@ -186,6 +186,11 @@ class Engine(Generic[ModelT]):
             num_guessed_tokens=counts.num_guessed_tokens,
             num_right_guesses=counts.num_right_guesses,
         )
+
+    def live(self) -> list[LiveRow]:
+        """The completions in the batch now."""
+        worker = self._worker
+        return worker.live() if worker is not None else []
 
     def call(self, function: Callable[[Worker], T]) -> T:
         """Run a function on the engine's thread, between two steps, and return what it returns.

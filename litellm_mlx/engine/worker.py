@@ -61,6 +61,41 @@ class Counts:
     num_right_guesses: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRow:
+    """A completion that is being written, in numbers only.
+
+    Attributes:
+        age_s: since its request was sent.
+        prompt_tokens: of its prompt.
+        cached_tokens: of these, not prefilled again.
+        completion_tokens: so far.
+        tokens_per_s: of them, since the first one; 0 before.
+        is_constrained: it follows a grammar.
+    """
+
+    age_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    tokens_per_s: float
+    is_constrained: bool
+
+    @classmethod
+    def of(cls, sequence: Sequence, now_s: float) -> LiveRow:
+        """The numbers of a sequence."""
+        running, num_tokens = sequence.running, len(sequence.token_ids)
+        since_s = now_s - (running.first_token_s or now_s)
+        return cls(
+            age_s=now_s - running.submitted_s,
+            prompt_tokens=len(running.request.prompt_token_ids),
+            cached_tokens=running.num_cached,
+            completion_tokens=num_tokens,
+            tokens_per_s=num_tokens / since_s if since_s > 0 else 0.0,
+            is_constrained=sequence.guide is not None,
+        )
+
+
 class Worker:
     """Runs the continuous batch of one model. Its methods are for the engine's thread only.
 
@@ -110,6 +145,12 @@ class Worker:
     def num_live(self) -> int:
         """Sequences in the batch, prefilling ones included. Any thread may ask."""
         return len(self._decode.rows) + sum(len(r.sequences) for r in tuple(self._prefill.rows))
+
+    def live(self) -> list[LiveRow]:
+        """What is in the batch now. Any thread may ask."""
+        now_s = time.monotonic()
+        prefilling = [s for r in tuple(self._prefill.rows) for s in r.sequences]
+        return [LiveRow.of(s, now_s) for s in (*prefilling, *tuple(self._decode.rows))]
 
     @property
     def kv_bytes(self) -> int:

@@ -117,6 +117,7 @@ def load_model(
     progress: bool = True,
     bases: Bases | None = None,
     make_room: MakeRoom | None = None,
+    wait_turn: Callable[[], object] | None = None,
 ) -> LoadedModel:
     """Load what `spec` names, fetching it first if need be.
 
@@ -129,6 +130,7 @@ def load_model(
         progress: show progress bars on stderr while fetching.
         bases: what is in memory already; weights that are read are added.
         make_room: called before weights are read, with their bytes; gives those that may be used.
+        wait_turn: called once the files are here and before `bases` is looked at.
 
     Raises:
         ModelNotFoundError: no such repository, revision, directory, file or adapter.
@@ -140,6 +142,8 @@ def load_model(
     advice = "Check the files, or convert the original model with mlx_lm.convert"
     with as_load_error(f"cannot load {spec.name!r} from {spec.location}", advice):
         files = _find_files(spec, hardware, progress=progress)
+        if wait_turn is not None:
+            wait_turn()
         bases = {} if bases is None else bases
         loaded = _load(spec, files, config, hardware, bases, make_room)
     logger.info(

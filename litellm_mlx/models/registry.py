@@ -11,9 +11,10 @@ import gc
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary
 
 from litellm_mlx.config import EngineConfig
@@ -24,6 +25,9 @@ from litellm_mlx.models.hardware import GIB, hardware_profile
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.memory import MARGIN_BYTES
 from litellm_mlx.models.names import BaseKey, ModelKey, ModelSpec, parse_model_name
+
+if TYPE_CHECKING:
+    from litellm_mlx.engine.worker import LiveRow
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -47,8 +51,8 @@ class _Entry:
 
     @property
     def may_go(self) -> bool:
-        """Nobody uses it, and nobody wants it kept."""
-        return self.num_leases == 0 and not self.is_pinned
+        """It is in memory, nobody uses it, and nobody wants it kept."""
+        return self.base is not None and self.num_leases == 0 and not self.is_pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class ModelStatus:
         cache_bytes: of the KV caches of its rows and of its prefix cache.
         num_live: completions that are being written.
         num_waiting: completions that wait for a place.
+        live: those that are being written, one by one.
     """
 
     name: str
@@ -76,6 +81,7 @@ class ModelStatus:
     cache_bytes: int
     num_live: int
     num_waiting: int
+    live: list[LiveRow]
 
 
 class Lease:
@@ -122,6 +128,8 @@ class ModelRegistry:
         self._one_load = threading.Lock()
         self._budget_bytes: int | None = config.models_budget_bytes
         self._timer: threading.Timer | None = None
+        self.num_loads = 0
+        self.num_unloads = 0
 
     def lease(self, name: str) -> Lease:
         """Hold a model, started if there is none that lives; its engine may still be loading.
@@ -236,17 +244,21 @@ class ModelRegistry:
     # loading, on the engines' threads ----------------------------------------------------------
 
     def _start(self, spec: ModelSpec) -> _Entry:
-        load = partial(self._load, spec)
-        engine = Engine(lambda: load(), self.config, name=spec.name)
+        engine = Engine(partial(self._load, spec), self.config, name=spec.name)
         return _Entry(spec, engine, used_s=time.monotonic())
 
     def _load(self, spec: ModelSpec) -> LoadedModel:
-        with self._one_load:
+        with ExitStack() as turn:  # fetching needs none, and may take minutes
             loaded = load_model(
-                spec, self.config, bases=self._bases, make_room=partial(self._make_room, spec)
+                spec,
+                self.config,
+                bases=self._bases,
+                make_room=partial(self._make_room, spec),
+                wait_turn=partial(turn.enter_context, self._one_load),
             )
             with self._changed:
                 entry = self._entries.get(spec.key)
+                self.num_loads += 1
                 if entry is not None:
                     entry.base, entry.own_bytes = loaded.base, loaded.own_bytes
                 return replace(loaded, free_bytes=self._share_rest())
@@ -257,8 +269,7 @@ class ModelRegistry:
         Returns:
             The part.
         """
-        if self._budget_bytes is None:
-            raise AssertionError("known since the first load made room")
+        assert self._budget_bytes is not None  # since the first load made room
         entries = list(self._entries.values())
         rest = self._budget_bytes - _weights_bytes(entries)
         part = max(rest, 0) // max(len(entries), 1)
@@ -282,7 +293,12 @@ class ModelRegistry:
             self._budget_bytes = int(share)
         while True:
             with self._changed:
-                others = [e for e in self._entries.values() if e.spec.key != spec.key]
+                # Those that are not loaded yet come after this one, and see to their own room.
+                others = [
+                    e
+                    for e in self._entries.values()
+                    if e.base is not None and e.spec.key != spec.key
+                ]
                 held = _weights_bytes(others) + sum(_cache_bytes(entry) for entry in others)
                 room = self._budget_bytes - held
                 if num_bytes + MARGIN_BYTES <= room or not others:
@@ -314,6 +330,7 @@ class ModelRegistry:
             entry.engine.shutdown()
         gc.collect()  # the models are held in circles
         with self._changed:
+            self.num_unloads += len(entries)
             if self._budget_bytes is not None:
                 self._share_rest()
             self._changed.notify_all()
@@ -345,4 +362,5 @@ def _status(entry: _Entry) -> ModelStatus:
         cache_bytes=stats.kv_bytes + stats.prefix_bytes,
         num_live=stats.num_live,
         num_waiting=stats.num_waiting,
+        live=entry.engine.live(),
     )

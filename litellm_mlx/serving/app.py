@@ -1,16 +1,44 @@
-"""The ASGI layer before LiteLLM's own application: a limit on size, and what the engines do now."""
+"""The ASGI layer before LiteLLM's own application: a limit on size, and what goes on, to look at.
+
+The page holds nothing; it asks for the figures with the key that its reader types in.
+"""
 
 from __future__ import annotations
 
 import hmac
 import os
 from dataclasses import asdict
+from importlib import resources
 from typing import Any
 
+from litellm_mlx.observe import Answered, Outcome, add_observer, recent_errors
 from litellm_mlx.register import handler
 from litellm_mlx.serving.config import KEY_VARIABLE
 
+PAGE_PATH = "/mlx"
 STATUS_PATH = "/mlx/status"
+METRICS_PATH = "/mlx/metrics"
+
+
+class Totals:
+    """What has been answered since the start."""
+
+    def __init__(self) -> None:
+        self.num_answered = 0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.completion_tokens = 0
+        self.forced_tokens = 0
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Count a request. A figure may miss one that ends at the same moment."""
+        if isinstance(outcome, Answered):
+            usage = outcome.done.usage
+            self.num_answered += 1
+            self.prompt_tokens += usage.prompt_tokens
+            self.cached_tokens += usage.cached_tokens
+            self.completion_tokens += usage.completion_tokens
+            self.forced_tokens += outcome.done.num_forced_tokens
 
 
 def make_app(*, max_body_mb: float) -> Any:
@@ -24,8 +52,12 @@ def make_app(*, max_body_mb: float) -> Any:
     from litellm.proxy.middleware.request_size_limit_middleware import RequestSizeLimitMiddleware
     from litellm.proxy.proxy_server import app
     from starlette.applications import Starlette
+    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
     from starlette.routing import Mount, Route
 
+    totals = Totals()
+    add_observer(totals)
+    page = resources.files(__package__).joinpath("status.html").read_text(encoding="utf-8")
     limited = RequestSizeLimitMiddleware(
         app,
         get_max_request_size_mb=lambda: max_body_mb,
@@ -36,25 +68,47 @@ def make_app(*, max_body_mb: float) -> Any:
         """Start and end are LiteLLM's, which reads its configuration then."""
         return app.router.lifespan_context(app)
 
-    routes = [Route(STATUS_PATH, _status), Mount("/", limited)]
+    async def show_page(_: Any) -> Any:
+        return HTMLResponse(page)
+
+    async def show_status(request: Any) -> Any:
+        if not _has_key(request):
+            return JSONResponse({"error": "send the master key as a bearer token"}, 401)
+        return JSONResponse(status(totals))
+
+    async def show_metrics(request: Any) -> Any:
+        if not _has_key(request):
+            return PlainTextResponse("send the master key as a bearer token", 401)
+        return PlainTextResponse(_metrics())
+
+    routes = [
+        Route(PAGE_PATH, show_page),
+        Route(STATUS_PATH, show_status),
+        Route(METRICS_PATH, show_metrics),
+        Mount("/", limited),
+    ]
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def status() -> dict[str, Any]:
-    """What is in memory and how much is going on; nothing of any prompt."""
+def status(totals: Totals) -> dict[str, Any]:
+    """What is in memory, what is going on and what has been; nothing of any prompt."""
     registry = handler.registry_if_used
     models = registry.models() if registry is not None else []
     return {
         "budget_bytes": registry.budget_bytes if registry is not None else None,
         "models": [asdict(model) for model in models],
+        "totals": vars(totals),
+        "recent_errors": [asdict(error) for error in recent_errors()],
     }
 
 
-async def _status(request: Any) -> Any:
-    from starlette.responses import JSONResponse
+def _metrics() -> str:
+    from prometheus_client import generate_latest
 
+    return generate_latest().decode()
+
+
+def _has_key(request: Any) -> bool:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    is_known = hmac.compare_digest(key.encode(), os.environ[KEY_VARIABLE].encode())
-    if scheme.lower() != "bearer" or not is_known:
-        return JSONResponse({"error": "send the master key as a bearer token"}, status_code=401)
-    return JSONResponse(status())
+    is_right = hmac.compare_digest(key.encode(), os.environ[KEY_VARIABLE].encode())
+    return is_right and scheme.lower() == "bearer"

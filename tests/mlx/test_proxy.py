@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import anthropic
 import httpx
 import openai
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
 from tests.proxy_process import LITELLMS, Proxy, serving
@@ -117,11 +119,28 @@ def test_completions(client: openai.OpenAI) -> None:
     assert answer.usage is not None and answer.usage.completion_tokens > 0
 
 
-def test_anthropics_messages(proxy: Proxy) -> None:
-    body = {"model": "tiny", "max_tokens": 8, "messages": USER}
-    answer = proxy.post("/v1/messages", body)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["usage"]["output_tokens"] > 0
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_anthropics_messages(proxy: Proxy, is_stream: bool) -> None:
+    client = anthropic.Anthropic(base_url=proxy.url, api_key=proxy.key, max_retries=0)
+    asked: Any = {"model": "tiny", "max_tokens": 8, "messages": USER}
+    if is_stream:
+        with client.messages.stream(**asked) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(**asked)
+    assert 0 < message.usage.output_tokens <= 8
+
+
+def test_anthropics_tools(proxy: Proxy) -> None:
+    client = anthropic.Anthropic(base_url=proxy.url, api_key=proxy.key, max_retries=0)
+    function = TOOL["function"]
+    tool: Any = {"name": function["name"], "input_schema": function["parameters"]}
+    choice: Any = {"type": "tool", "name": "grow"}
+    message = client.messages.create(
+        model="tiny", max_tokens=200, messages=USER, tools=[tool], tool_choice=choice
+    )
+    (used,) = [block for block in message.content if block.type == "tool_use"]
+    assert isinstance(used.input, dict) and used.input["age"] <= 99
 
 
 # --- what a client may not ---------------------------------------------------------------------
@@ -176,7 +195,9 @@ def test_a_large_schema_is_refused(proxy: Proxy) -> None:
 
 
 def test_without_the_key_nothing_is_told(proxy: Proxy) -> None:
-    assert httpx.get(f"{proxy.url}/mlx/status").status_code == 401
+    for path in ("status", "metrics"):
+        assert httpx.get(f"{proxy.url}/mlx/{path}").status_code == 401
+    assert "Master key" in httpx.get(f"{proxy.url}/mlx").text
     answer = httpx.post(f"{proxy.url}/v1/chat/completions", json={"model": "tiny"})
     assert answer.status_code in (401, 403, 500)  # LiteLLM without a database says 500
 
@@ -226,6 +247,28 @@ def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(
         assert proxy.loaded() == {f"{folder}/model", f"{folder}/other"}
 
 
+# --- figures -----------------------------------------------------------------------------------
+
+
+def counted(proxy: Proxy, name: str) -> float:
+    """The sum of a figure over its labels, as Prometheus reads it."""
+    shown = httpx.get(f"{proxy.url}/mlx/metrics", headers=proxy.headers).text
+    families = text_string_to_metric_families(shown)
+    return sum(s.value for f in families for s in f.samples if s.name == f"litellm_mlx_{name}")
+
+
+def test_metrics_and_status_count_what_was_asked(proxy: Proxy) -> None:
+    before = counted(proxy, "requests_total"), counted(proxy, "completion_tokens_total")
+    body = {"model": "tiny", "messages": USER, "max_tokens": 5}
+    usages = [proxy.post("/v1/chat/completions", body).json()["usage"] for _ in range(5)]
+    written = sum(usage["completion_tokens"] for usage in usages)
+    assert counted(proxy, "requests_total") == before[0] + 5
+    assert counted(proxy, "completion_tokens_total") == before[1] + written
+    totals = proxy.status()["totals"]
+    assert totals["num_answered"] == before[0] + 5
+    assert totals["completion_tokens"] == before[1] + written
+
+
 # --- clients that leave ------------------------------------------------------------------------
 
 
@@ -244,6 +287,8 @@ def test_a_client_that_leaves_frees_its_row(proxy: Proxy, is_stream: bool) -> No
             lines = stream.iter_lines()
             next(lines)
             assert proxy.num_live() == 1
+            (row,) = proxy.status()["models"][0]["live"]
+            assert row["completion_tokens"] > 0 and not row["is_constrained"]
             lines.close()  # type: ignore[attr-defined]  # a generator
     else:
         with pytest.raises(httpx.ReadTimeout):

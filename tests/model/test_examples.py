@@ -20,6 +20,7 @@ EXPECTED = {
     "async_and_stream.py": ["Paris", "Tokyo"],
     "tools_and_schema.py": ["called: get_weather {'city': 'Paris', 'unit':", "answered: {'city':"],
     "agent_without_adapter.py": ["tool_name_0: population", "tool_args_0: {'city':", "ages: {'"],
+    "router.py": ["asked small, answered by smollm2", "asked large, answered by smollm2"],
     "partial_objects.py": ["None | None | 0", '"minutes": '],
 }
 

@@ -17,9 +17,10 @@ LAYERS = [
     {"engine"},
     {"models"},
     {"translate"},
-    {"network"},
+    {"network", "observe"},
     {"provider"},
     {"register", "loading", "partial", "proxy", "__init__"},
+    {"metrics"},
     {"serving", "startup"},
     {"cli", "__main__"},
 ]
