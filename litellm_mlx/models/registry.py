@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
-from litellm_mlx.errors import LiteLLMMLXError, ModelBusyError
+from litellm_mlx.errors import EngineStoppedError, LiteLLMMLXError, ModelBusyError
 from litellm_mlx.models.base import BaseModel
 from litellm_mlx.models.hardware import GIB, hardware_profile
 from litellm_mlx.models.loader import LoadedModel, load_model
@@ -33,6 +33,9 @@ logger = logging.getLogger("litellm_mlx")
 
 # Of the memory that was free when the first model was loaded.
 _DEFAULT_BUDGET_SHARE = 0.9
+
+# While a model waits for room: how often it looks whether it is wanted any more.
+_LOOK_EVERY_S = 1.0
 
 ModelState = Literal["loading", "ready"]
 
@@ -204,6 +207,7 @@ class ModelRegistry:
         """Shut every engine down and forget it, whoever uses it."""
         with self._changed:
             entries, self._entries = list(self._entries.values()), {}
+            self._changed.notify_all()  # one may be waiting for room
         self._shut_down(entries)
 
     # leases ------------------------------------------------------------------------------------
@@ -218,6 +222,8 @@ class ModelRegistry:
         with self._changed:
             entry.num_leases -= 1
             if entry.num_leases == 0:
+                if not entry.engine.is_alive and self._entries.get(entry.spec.key) is entry:
+                    del self._entries[entry.spec.key]
                 entry.used_s = time.monotonic()
                 self._changed.notify_all()
                 self._watch_idle()
@@ -287,12 +293,18 @@ class ModelRegistry:
 
         Returns:
             The bytes that it may take; fewer than it needs where nothing else is left to go.
+
+        Raises:
+            EngineStoppedError: it was itself unloaded meanwhile.
         """
         if self._budget_bytes is None:
             share = _DEFAULT_BUDGET_SHARE * hardware_profile().available_bytes
             self._budget_bytes = int(share)
         while True:
             with self._changed:
+                own = self._entries.get(spec.key)
+                if own is None or not own.engine.is_alive:
+                    raise EngineStoppedError(f"{spec.name!r} was unloaded before it was loaded")
                 # Those that are not loaded yet come after this one, and see to their own room.
                 others = [
                     e
@@ -313,7 +325,7 @@ class ModelRegistry:
                         "%s needs %.2f GiB: waiting for one of %s to become idle",
                         *(spec.name, num_bytes / GIB, ", ".join(e.spec.name for e in others)),
                     )
-                    self._changed.wait()
+                    self._changed.wait(_LOOK_EVERY_S)
             for entry in gone:
                 logger.info("unloading %s to make room for %s", entry.spec.name, spec.name)
             self._shut_down(gone)

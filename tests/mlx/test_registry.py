@@ -13,7 +13,12 @@ import pytest
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
-from litellm_mlx.errors import ModelBusyError, ModelLoadError
+from litellm_mlx.errors import (
+    EngineStoppedError,
+    ModelBusyError,
+    ModelLoadError,
+    ModelNotFoundError,
+)
 from litellm_mlx.models.loader import LoadedModel
 from litellm_mlx.models.memory import MARGIN_BYTES
 from litellm_mlx.models.registry import ModelRegistry
@@ -118,6 +123,25 @@ def test_a_model_in_use_is_waited_for(registry: ModelRegistry, paths: list[str])
         third.result(timeout=60)
     assert names(registry) == {paths[1], paths[2]}
     leases[1].release()
+
+
+@budget_for_two
+def test_what_waits_for_room_ends_with_the_others(
+    registry: ModelRegistry, paths: list[str]
+) -> None:
+    leases = [registry.lease(path) for path in paths]
+    for lease in leases[:2]:
+        lease.engine.model(timeout_s=60)
+    registry.unload_all()
+    with pytest.raises(EngineStoppedError, match="unloaded"):
+        leases[2].engine.model(timeout_s=5)
+
+
+def test_a_name_without_a_model_leaves_nothing_behind(registry: ModelRegistry) -> None:
+    for _ in range(2):
+        with pytest.raises(ModelNotFoundError), registry.lease("/no/such/model") as lease:
+            lease.engine.model(timeout_s=60)
+    assert not registry._entries
 
 
 def test_a_dropped_lease_is_a_released_one(registry: ModelRegistry, paths: list[str]) -> None:
