@@ -50,6 +50,7 @@ class PrefixCache:
         self._tree: PrefixTree[KVSegment, RowSnapshot] = PrefixTree(
             max_bytes if can_snapshot(empty) else 0, needs_checkpoints=not self._is_plain
         )
+        self._is_off = self._tree.max_bytes == 0
 
     @property
     def num_bytes(self) -> int:
@@ -62,8 +63,8 @@ class PrefixCache:
         return self._tree.max_bytes
 
     def resize(self, max_bytes: int) -> None:
-        """Change the limit; nothing changes where the model's prompts cannot be stored."""
-        if self.max_bytes > 0:
+        """Change the limit, unless nothing was to be stored, or could be, from the start."""
+        if not self._is_off:
             self._tree.resize(max_bytes)
 
     def match_length(self, tokens: Tokens) -> int:

@@ -220,3 +220,20 @@ def test_two_sessions_share_what_they_have_in_common() -> None:
         insert(tree, tuple(range(1000 * i, 1000 * i + 20)))
     assert tree.match_length(tokens("system: a")) == 8
     assert tree.match_length(tokens("system: b")) == 9
+
+
+def test_a_smaller_limit_lets_go_what_was_used_longest_ago_and_sessions_keep_half() -> None:
+    tree: Tree = PrefixTree(1000)
+    for number, text in enumerate(("aaaaa", "bbbbb", "ccccc", "ddddd")):
+        insert(tree, tokens(text), key=text if number == 0 else None)
+    found(tree, tokens("bbbbb"))
+    tree.resize(100)
+    assert sizes(tree) == tree.num_bytes == 100
+    assert found(tree, tokens("aaaaa")) and found(tree, tokens("bbbbb"))
+    assert not found(tree, tokens("ccccc")) and not found(tree, tokens("ddddd"))
+    tree.resize(60)  # the session alone would have more than half of it
+    assert tree.num_bytes <= 60
+    tree.resize(0)
+    assert tree.num_bytes == 0 and not found(tree, tokens("aaaaa"))
+    tree.resize(1000)
+    assert insert(tree, tokens("eeeee"))
