@@ -34,7 +34,7 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield from commands(command, (*path, name))
 
 
-@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
 def test_help_says_what_a_command_does(path: tuple[str, ...]) -> None:
     shown = call(*path, "--help").output
     command: click.Command = main
