@@ -53,13 +53,13 @@ def serve(options: ServeOptions) -> None:
         key = ensure_key(os.environ)
         os.environ[_CONFIG_VARIABLE] = str(path)
         _announce(options, key)
+        if options.is_preloading and options.models:
+            handler.registry.preload(options.models[0].rpartition("=")[2].removeprefix("mlx/"))
         from litellm_mlx import metrics
-        from litellm_mlx.serving.app import make_app
+        from litellm_mlx.serving.app import make_app  # takes seconds, in which the model loads
 
         metrics.install()
         app = make_app(max_body_mb=options.max_body_mb)
-        if options.is_preloading and options.models:
-            handler.registry.preload(options.models[0].rpartition("=")[2].removeprefix("mlx/"))
         uvicorn.run(app, host=options.host, port=options.port, workers=1, server_header=False)
 
 
