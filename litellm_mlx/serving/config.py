@@ -30,7 +30,7 @@ def proxy_config(models: Sequence[str]) -> dict[str, Any]:
         ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
     """
     return {
-        "model_list": [_entry(*_named(model)) for model in models],
+        "model_list": [_entry(*named(model)) for model in models],
         "litellm_settings": {
             "custom_provider_map": [{"provider": "mlx", "custom_handler": HANDLER}],
         },
@@ -55,7 +55,7 @@ def ensure_key(environ: dict[str, str] | os._Environ[str]) -> str | None:
     return key
 
 
-def _named(model: str) -> tuple[str, str]:
+def named(model: str) -> tuple[str, str]:
     """Name and model of `NAME=MODEL`, or of a model that goes by its own name."""
     name, equals, target = model.partition("=")
     if equals and "?" not in name:

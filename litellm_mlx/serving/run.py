@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_mlx.register import handler
-from litellm_mlx.serving.config import KEY_VARIABLE, ensure_key, proxy_config, write_config
+from litellm_mlx.serving.config import KEY_VARIABLE, ensure_key, named, proxy_config, write_config
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -54,7 +54,7 @@ def serve(options: ServeOptions) -> None:
         os.environ[_CONFIG_VARIABLE] = str(path)
         _announce(options, key)
         if options.is_preloading and options.models:
-            handler.registry.preload(options.models[0].rpartition("=")[2].removeprefix("mlx/"))
+            handler.registry.preload(named(options.models[0])[1])
         from litellm_mlx import metrics
         from litellm_mlx.serving.app import make_app  # takes seconds, in which the model loads
 
