@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,6 @@ from typing import Any
 import httpx
 
 START_TIMEOUT_S = 120
-OURS = (sys.executable, "-m", "litellm_mlx", "serve")
-LITELLMS = (sys.executable, "-m", "litellm.proxy.proxy_cli", "--host", "127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +49,13 @@ class Proxy:
 
 
 @contextmanager
-def serving(
-    folder: Path, *arguments: str, server: Sequence[str] = OURS, **environ: str
-) -> Iterator[Proxy]:
+def serving(folder: Path, *arguments: str, **environ: str) -> Iterator[Proxy]:
     """Start a proxy, wait until it answers, and end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     key = f"sk-{secrets.token_urlsafe(32)}"
-    command = [*server, *arguments, "--port", str(port)]
+    command = [sys.executable, "-m", "litellm_mlx", "serve", *arguments, "--port", str(port)]
     environ = {**os.environ, "LITELLM_MASTER_KEY": key, **environ}
     log = folder / "proxy.log"
     with log.open("wb") as output:

@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
-from tests.proxy_process import LITELLMS, Proxy, serving
+from tests.proxy_process import Proxy, serving
 from tests.tiny_model import make_tiny_adapter, make_tiny_model
 
 USER: Any = [{"role": "user", "content": "hello"}]
@@ -218,19 +218,6 @@ def operators_config(folder: Path) -> str:
     path = folder / "operators.yaml"
     path.write_text(yaml.safe_dump(config))
     return str(path)
-
-
-def test_of_several_workers_one_owns_the_models(folder: Path, operators_config: str) -> None:
-    body = {"model": "mine", "messages": USER, "max_tokens": 4, "num_retries": 0}
-    several = ("--config", operators_config, "--num_workers", "2")
-    with serving(folder, *several, server=LITELLMS) as proxy:
-        seen = set()
-        end_s = time.monotonic() + 60
-        while len(seen) < 2 and time.monotonic() < end_s:  # the system chooses the worker
-            answer = proxy.post("/v1/chat/completions", body)
-            seen.add(answer.status_code)
-            assert answer.status_code == 200 or "owns the models" in answer.text, answer.text
-        assert 200 in seen and len(seen) == 2
 
 
 def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(
