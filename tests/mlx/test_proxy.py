@@ -95,16 +95,22 @@ def test_parse_gives_the_object(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_tools(client: openai.OpenAI, is_stream: bool) -> None:
-    asked: Any = {"tools": [TOOL], "tool_choice": "required", "max_tokens": 200, "messages": USER}
+    asked: Any = {
+        "messages": USER,
+        "tools": [TOOL],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "max_tokens": 300,
+        "seed": 1,
+    }
     if is_stream:
         with client.chat.completions.stream(model="tiny", **asked) as stream:
             message: Any = stream.get_final_completion().choices[0].message
     else:
         message = client.chat.completions.create(model="tiny", **asked).choices[0].message
-    assert message.tool_calls
-    for call in message.tool_calls:
-        assert call.function.name == "grow"
-        assert json.loads(call.function.arguments)["age"] <= 99
+    (call,) = message.tool_calls
+    assert call.function.name == "grow"
+    assert json.loads(call.function.arguments)["age"] <= 99
 
 
 def test_responses(client: openai.OpenAI) -> None:
