@@ -129,12 +129,13 @@ def test_a_model_in_use_is_waited_for(registry: ModelRegistry, paths: list[str])
 def test_what_waits_for_room_ends_with_the_others(
     registry: ModelRegistry, paths: list[str]
 ) -> None:
-    leases = [registry.lease(path) for path in paths]
-    for lease in leases[:2]:
+    leases = [registry.lease(path) for path in paths[:2]]
+    for lease in leases:
         lease.engine.model(timeout_s=60)
+    third = registry.lease(paths[2])
     registry.unload_all()
     with pytest.raises(EngineStoppedError, match="unloaded"):
-        leases[2].engine.model(timeout_s=5)
+        third.engine.model(timeout_s=5)
 
 
 def test_a_name_without_a_model_leaves_nothing_behind(registry: ModelRegistry) -> None:
