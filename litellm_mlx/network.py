@@ -8,25 +8,24 @@ served: models that the operator lists by their full names, aliases of our table
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import ForbiddenModelError, UnsupportedParameterError, WorkerError
 from litellm_mlx.models.names import aliases
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 _PROXY_MODULE = "litellm.proxy.proxy_server"
 
-_lock: FileLock | None = None  # held until the process ends
+_lock: BaseFileLock | None = None  # held until the process ends
 
 
 def is_from_network(litellm_params: Mapping[str, Any]) -> bool:
@@ -45,6 +44,10 @@ def own_models() -> None:
     global _lock
     if _lock is not None or not _is_one_of_several():
         return
+    import tempfile
+
+    from filelock import FileLock, Timeout
+
     lock = FileLock(Path(tempfile.gettempdir()) / f"litellm-mlx-server-{os.getppid()}.lock")
     try:
         lock.acquire(timeout=0)
@@ -58,6 +61,8 @@ def own_models() -> None:
 
 def _is_one_of_several() -> bool:
     """Whether this process was started by a server to share its work, or might have been."""
+    import multiprocessing
+
     is_spawned = multiprocessing.parent_process() is not None
     return is_spawned or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
 
