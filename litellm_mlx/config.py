@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from litellm_mlx.types import Backend
+
+DeviceChoice = Literal["auto", "cpu"]
 
 ENV_PREFIX = "LITELLM_MLX_"
 KV_BITS = (4, 8)
@@ -59,6 +61,8 @@ class EngineConfig:
             by commas.
         client_max_tokens: longest completion that a proxy's client gets; 0 is no limit.
         client_max_n: most completions of one request; 0 is no limit.
+        device: "cpu" computes there although there is a GPU, as after a failure of it; "auto" on
+            the best that MLX has. It holds for the whole process.
         backend: compiles constraints, unless a request chooses another.
         expand_weights: expand quantised weights to float32 on the CPU when memory allows.
         trust_remote_code: let a model's repository run its own Python code.
@@ -90,6 +94,7 @@ class EngineConfig:
     allowed_models: tuple[str, ...] = ()
     client_max_tokens: int = 0
     client_max_n: int = 0
+    device: DeviceChoice = "auto"
     backend: Backend = "llguidance"
     expand_weights: bool = True
     trust_remote_code: bool = False
@@ -104,6 +109,8 @@ class EngineConfig:
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
         if self.kv_bits not in (None, *KV_BITS):
             raise ValueError(f"kv_bits must be one of {KV_BITS}, not {self.kv_bits!r}")
+        if self.device not in get_args(DeviceChoice):
+            raise ValueError(f"device must be one of {get_args(DeviceChoice)}, not {self.device!r}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"backend must be one of {get_args(Backend)}, not {self.backend!r}")
 

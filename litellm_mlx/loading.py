@@ -7,7 +7,9 @@ from pathlib import Path
 from litellm_mlx.register import handler
 
 
-def load(name: str, *, timeout_s: float | None = None, pin: bool = False) -> None:
+def load(
+    name: str, *, timeout_s: float | None = None, pin: bool = False, embeds: bool | None = None
+) -> None:
     """Load a model and wait until it is ready; at once when it is loaded already.
 
     Args:
@@ -15,6 +17,7 @@ def load(name: str, *, timeout_s: float | None = None, pin: bool = False) -> Non
             directory or a `.gguf` file.
         timeout_s: stop waiting after this long; loading goes on in the background.
         pin: keep it in memory whatever other models need, until `unload`.
+        embeds: it is to make vectors, for `litellm.embedding`; of an alias this is known.
 
     Raises:
         ModelNotFoundError: no such model, or its files cannot be fetched.
@@ -23,8 +26,8 @@ def load(name: str, *, timeout_s: float | None = None, pin: bool = False) -> Non
     """
     bare = name.removeprefix("mlx/")
     if pin:
-        handler.registry.pin(bare)
-    with handler.registry.lease(bare) as lease:
+        handler.registry.pin(bare, embeds=embeds)
+    with handler.registry.lease_any(bare, embeds=embeds) as lease:
         lease.engine.model(timeout_s)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import litellm
 from litellm.llms.custom_llm import CustomLLM
-from litellm.types.utils import ModelResponse, ModelResponseStream
+from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
 
 from litellm_mlx import network, observe
 from litellm_mlx.config import EngineConfig
@@ -29,6 +29,7 @@ from litellm_mlx.errors import (
     LiteLLMMLXError,
     RequestError,
 )
+from litellm_mlx.translate.embedding import EmbeddingCall, embedding_response
 from litellm_mlx.translate.response import (
     AnswerBuilder,
     AnswerFacts,
@@ -39,6 +40,7 @@ from litellm_mlx.types import Done, Event
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.checked import Events
+    from litellm_mlx.engine.embedding import EmbeddingEngine, EmbeddingRequest
     from litellm_mlx.engine.engine import Engine
     from litellm_mlx.models.loader import LoadedModel
     from litellm_mlx.models.registry import Lease, ModelRegistry
@@ -55,7 +57,9 @@ class _Started:
     events: Events
     reader: AnswerReader
     facts: AnswerFacts
-    lease: Lease  # the model stays in memory until this is released, or dropped with the answer
+    lease: Lease[
+        Engine[LoadedModel]
+    ]  # the model stays in memory until this is released, or dropped with the answer
 
     def read(self, event: Event) -> Iterable[Event]:
         """What an event of the engine's is to the caller; its last one is noted."""
@@ -130,6 +134,50 @@ class MLXProvider(CustomLLM):
         with _typed_errors(call["model"]):
             return _achunks(self._start(call, is_stream=True))
 
+    def embedding(self, *args: Any, **kwargs: Any) -> EmbeddingResponse:
+        """Vectors of texts, waiting in the calling thread."""
+        call = _bind_embedding(*args, **kwargs)
+        with _typed_errors(call["model"]):
+            wanted, request, lease = self._start_embedding(call)
+            with lease:
+                vectors = wanted.shortened(request.result())
+            return embedding_response(
+                call["model_response"], call["model"], vectors, request.num_tokens
+            )
+
+    async def aembedding(self, *args: Any, **kwargs: Any) -> EmbeddingResponse:
+        """Vectors of texts; nothing blocks the event loop."""
+        call = _bind_embedding(*args, **kwargs)
+        with _typed_errors(call["model"]):
+            wanted, request, lease = await asyncio.to_thread(self._start_embedding, call)
+            with lease:
+                vectors = wanted.shortened(await request.aresult())
+            return embedding_response(
+                call["model_response"], call["model"], vectors, request.num_tokens
+            )
+
+    def _start_embedding(
+        self, call: Mapping[str, Any]
+    ) -> tuple[EmbeddingCall, EmbeddingRequest, Lease[EmbeddingEngine]]:
+        """Load the model if need be, and submit. Blocks; not for event loops."""
+        litellm_params = call.get("litellm_params") or {}
+        if network.is_from_network(litellm_params):
+            network.own_models()
+            network.check_model(call["model"], self.registry.config)
+        drops_unknown = bool(litellm.drop_params or litellm_params.get("drop_params"))
+        wanted = EmbeddingCall.of(
+            call["input"], call["optional_params"], drops_unknown=drops_unknown
+        )
+        deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
+        lease = self.registry.lease_embedder(call["model"])
+        try:
+            model = lease.engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
+            request = lease.engine.submit(wanted.texts_for(model), deadline_s=deadline_s)
+        except BaseException:
+            lease.release()  # the error's traceback would keep it
+            raise
+        return wanted, request, lease
+
     def _start(self, call: Mapping[str, Any], *, is_stream: bool) -> _Started:
         """Load the model if need be, translate, compile, submit. Blocks; not for event loops."""
         config = self.registry.config
@@ -146,7 +194,12 @@ class MLXProvider(CustomLLM):
             raise
 
     def _start_on(
-        self, lease: Lease, call: Mapping[str, Any], config: EngineConfig, *, is_stream: bool
+        self,
+        lease: Lease[Engine[LoadedModel]],
+        call: Mapping[str, Any],
+        config: EngineConfig,
+        *,
+        is_stream: bool,
     ) -> _Started:
         from litellm_mlx.translate.read_answer import AnswerReader
         from litellm_mlx.translate.request import Call, build_request
@@ -225,6 +278,13 @@ def _bind(model: str, messages: list[Any], *args: Any, **kwargs: Any) -> dict[st
     if args:
         raise TypeError("pass everything after `messages` by keyword")
     return {"model": model, "messages": messages, **kwargs}
+
+
+def _bind_embedding(model: str, input: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """As `_bind`, of an embedding call."""
+    if args:
+        raise TypeError("pass everything after `input` by keyword")
+    return {"model": model, "input": input, **kwargs}
 
 
 class _typed_errors:  # reads as a statement

@@ -20,7 +20,7 @@ from litellm.litellm_core_utils.fallback_generalizations import (
     set_fallback_generalizations,
 )
 
-from litellm_mlx.models.names import aliases
+from litellm_mlx.models.names import Alias, aliases
 from litellm_mlx.provider import MLXProvider
 from litellm_mlx.translate.response import PROVIDER
 
@@ -83,6 +83,13 @@ def model_info(name: str) -> dict[str, Any]:
     known = (registry.loaded(name) if registry is not None else None) or aliases().get(name)
     if known is None:
         return dict(CAPABILITIES)
+    if isinstance(known, Alias) and known.embeds:
+        return {
+            **{key: False if value is True else value for key, value in CAPABILITIES.items()},
+            "mode": "embedding",
+            "max_tokens": known.context_tokens,
+            "max_input_tokens": known.context_tokens,
+        }
     return {
         **CAPABILITIES,
         "max_tokens": known.context_tokens,
@@ -148,6 +155,6 @@ def _let_reasoning_through() -> None:
 
 def _shutdown() -> None:
     """Stop the engines while the interpreter is whole: MLX must not run into its teardown."""
-    engine_module = sys.modules.get("litellm_mlx.engine.engine")
-    if engine_module is not None:
-        engine_module.park_all()
+    threads = sys.modules.get("litellm_mlx.engine.thread")
+    if threads is not None:
+        threads.park_all()

@@ -175,3 +175,46 @@ def _write_weights(path: Path, config: dict[str, Any], seed: int, bits: int | No
         model, config = quantize_model(model, config, group_size=64, bits=bits)
     save_model(path, model)
     save_config(config, path / "config.json")
+
+
+def make_tiny_embedder(
+    path: Path, *, seed: int = 0, model_type: str = "bert", pooling: str | None = "mean_tokens"
+) -> Path:
+    """Write a random-weight embedding model of 64 dimensions and 128 tokens into `path`.
+
+    Args:
+        path: directory to fill; made when missing.
+        seed: of the weights.
+        model_type: an embedding architecture of mlx-vlm that takes llama's arguments or BERT's.
+        pooling: as sentence-transformers' files name it, behind `pooling_mode_`; `None` leaves
+            those files out.
+    """
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_vlm.embedding_loader import EMBEDDING_MODEL_REMAPPING
+    from mlx_vlm.utils import get_model_and_args
+
+    path.mkdir(parents=True, exist_ok=True)
+    config = _config(model_type, write_tokenizer(path, None), 64, 2)
+    config |= {"max_position_embeddings": 128, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
+    (path / "config.json").write_text(json.dumps(config))
+    known_as = EMBEDDING_MODEL_REMAPPING.get(model_type, model_type)
+    module, _ = get_model_and_args({**config, "model_type": known_as})
+    mx.random.seed(seed)
+    model = module.Model(module.ModelConfig.from_dict({**config, "model_type": known_as}))
+    leaves: Any = tree_flatten(model.parameters())
+    weights = {name: mx.random.normal(array.shape) * 0.3 for name, array in leaves}
+    mx.save_safetensors(str(path / "model.safetensors"), weights)
+    if pooling is not None:
+        kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+        modules = [
+            {"idx": index, "name": str(index), "path": folder, "type": f"models.{kind}"}
+            for index, (folder, kind) in enumerate(kinds.items())
+        ]
+        (path / "modules.json").write_text(json.dumps(modules))
+        (path / "1_Pooling").mkdir()
+        settings = {"word_embedding_dimension": 64, f"pooling_mode_{pooling}": True}
+        (path / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+        prompts = {"prompts": {"query": "query: "}}
+        (path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return path

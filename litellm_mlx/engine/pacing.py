@@ -2,11 +2,12 @@
 
 A prompt's prefill stops every row that decodes for as long as it takes, so it goes in chunks whose
 size is found by measuring: a chunk may take about as long as `pause_steps` decode steps. With the
-default of 1.5 the time between two tokens of a stream grows to 2.5 times what it was while a
-prompt arrives, and that prompt gets three fifths of the device. What that costs: a pass over few
-tokens reads all weights like one over many, so the prompt takes about twice as long as it would
-alone. Raise `prefill_pause_steps` where streams need not be smooth. Where no row that decodes is
-streamed, only the total counts, and the pause is eight times as long.
+default of 1.5 the time between two tokens of a stream grows to 2.5 times what it was while a prompt
+arrives (where the device is quick enough for the smallest chunk, see below), and that prompt gets
+three fifths of the device. What that costs: a pass over few tokens reads all weights like one over
+many, so the prompt takes about twice as long as it would alone. Raise `prefill_pause_steps` where
+streams need not be smooth. Where no row that decodes is streamed, only the total counts, and the
+pause is eight times as long.
 
 A chunk has 8 tokens at least, or a prompt would take for ever on a device where even those are too
 many: on 2 cores, where each token attends to thousands of others, they are.

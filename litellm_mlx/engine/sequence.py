@@ -11,7 +11,7 @@ from litellm_mlx.engine.budget import Budget
 from litellm_mlx.engine.lookup import PromptLookup
 from litellm_mlx.engine.stream import Channel
 from litellm_mlx.engine.text import TextDecoder, TextPiece
-from litellm_mlx.errors import BudgetError
+from litellm_mlx.errors import BudgetError, LiteLLMMLXError
 from litellm_mlx.grammar.runaway import StringWatch, keep_closing
 from litellm_mlx.grammar.thinking import ThinkingGuide
 from litellm_mlx.types import (
@@ -60,6 +60,10 @@ class RunningRequest:
         sequence.waiting_token_ids = list(tokens[-1:])
         request = replace(running.request, prompt_token_ids=tokens, n=1)
         return cls(request, running.channel, [sequence])
+
+    def fail(self, error: LiteLLMMLXError) -> None:
+        """Tell the caller that nothing more will come."""
+        self.channel.put(error)
 
     def note_prefilled(self, now_s: float) -> None:
         """The model has seen the prompt; what is said later does not count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from litellm_mlx.models.blas import choose_blas
 Device = Literal["metal", "cuda", "cpu"]
 
 GIB = 1 << 30
+
+# How MLX's errors of Metal and CUDA begin, or name the call that failed.
+_OF_A_GPU = re.compile(r"\[METAL\]|\[metal|CUDA|\bcu(?:da|dnn|blas|[A-Z])\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,18 @@ class HardwareProfile:
     memory_bytes: int
     available_bytes: int
     blas: str | None = None
+
+
+def use_cpu() -> None:
+    """Compute on the CPU from now on, on every thread: MLX has one default device per process."""
+    choose_blas()
+    mx = _import_mlx()
+    mx.set_default_device(mx.cpu)
+
+
+def is_device_failure(error: BaseException | None) -> bool:
+    """Whether an error says that the GPU failed, and not our code or the request."""
+    return isinstance(error, RuntimeError) and _OF_A_GPU.search(str(error)) is not None
 
 
 def hardware_profile() -> HardwareProfile:

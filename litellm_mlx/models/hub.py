@@ -11,6 +11,9 @@ from typing import Any
 from litellm_mlx.errors import ModelNotFoundError
 from litellm_mlx.models.foreign import as_load_error
 
+# The folders in which sentence-transformers keeps what comes after an embedding model's layers.
+_MODULES = "[0-9]_*/*.safetensors"
+
 
 def fetch_snapshot(
     repository: str,
@@ -42,7 +45,8 @@ def fetch_snapshot(
         if check_size is not None and (num_bytes := _stated_bytes(small)) is not None:
             check_size(num_bytes)
         # The folder's name is the commit, so both steps see the same one.
-        return _snapshot(repository, small.name, DEFAULT_ALLOW_PATTERNS, progress=progress)
+        patterns = [*DEFAULT_ALLOW_PATTERNS, _MODULES]
+        return _snapshot(repository, small.name, patterns, progress=progress)
 
 
 def _snapshot(

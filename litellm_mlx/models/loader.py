@@ -97,7 +97,7 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
+class ModelFiles:
     """Where a model's files lie: `root` is a directory, or the GGUF file itself."""
 
     root: Path
@@ -141,7 +141,7 @@ def load_model(
     hardware = hardware_profile()
     advice = "Check the files, or convert the original model with mlx_lm.convert"
     with as_load_error(f"cannot load {spec.name!r} from {spec.location}", advice):
-        files = _find_files(spec, hardware, progress=progress)
+        files = find_files(spec, hardware, progress=progress)
         if wait_turn is not None:
             wait_turn()
         bases = {} if bases is None else bases
@@ -158,20 +158,25 @@ def load_model(
     return loaded
 
 
-def _find_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) -> _Files:
+def find_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) -> ModelFiles:
+    """Where the files of a model lie; those of the hub and the embedded one are fetched if need be.
+
+    Raises:
+        ModelNotFoundError, ModelLoadError: see `load_model`.
+    """
     if spec.source == "hub":
         return _hub_files(spec, hardware, progress=progress)
     if spec.source == "embedded":
         from litellm_mlx.models.embedded import SMOLLM2, ensure_embedded
 
-        return _Files(ensure_embedded(progress=progress), SMOLLM2.sha256)
+        return ModelFiles(ensure_embedded(progress=progress), SMOLLM2.sha256)
     root = Path(spec.location)
     _require(spec, root)
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _listing(root)]
-    return _Files(root, f"{root}:{status}")
+    return ModelFiles(root, f"{root}:{status}")
 
 
-def _hub_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) -> _Files:
+def _hub_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) -> ModelFiles:
     from litellm_mlx.models.hub import fetch_snapshot
     from litellm_mlx.models.memory import refuse_unless_fits
 
@@ -179,7 +184,7 @@ def _hub_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) ->
         refuse_unless_fits(spec.name, weights_bytes, hardware)
 
     root = fetch_snapshot(spec.location, spec.revision, check_size=check, progress=progress)
-    return _Files(root, f"{spec.location}@{root.name}")  # a snapshot's folder is its commit
+    return ModelFiles(root, f"{spec.location}@{root.name}")  # a snapshot's folder is its commit
 
 
 def _listing(root: Path) -> list[Path]:
@@ -203,7 +208,7 @@ def _require(spec: ModelSpec, root: Path) -> None:
 
 def _load(
     spec: ModelSpec,
-    files: _Files,
+    files: ModelFiles,
     config: EngineConfig,
     hardware: HardwareProfile,
     bases: Bases,
@@ -258,7 +263,7 @@ def _load(
 
 
 def _fingerprint(
-    spec: ModelSpec, files: _Files, dtype: str, kv_bits: int | None, hardware: HardwareProfile
+    spec: ModelSpec, files: ModelFiles, dtype: str, kv_bits: int | None, hardware: HardwareProfile
 ) -> str:
     """Twelve hex digits over all that an answer to a seeded request depends on."""
     blas = Path(hardware.blas).name if hardware.blas else None

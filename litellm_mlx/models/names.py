@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from litellm_mlx.types import SamplingDefaults
 
 ModelSource = Literal["embedded", "hub", "directory", "gguf"]
 BaseKey = tuple[ModelSource, str, str | None]
-ModelKey = tuple[BaseKey, str | None]
+ModelKey = tuple[BaseKey, str | None, bool]
 
 EMBEDDED_ALIAS = "smollm2-135m"
 
@@ -54,7 +54,8 @@ class Alias:
     """One line of `aliases.json`: a short name and the published model that it means.
 
     `repository` is a hub repository, or a PyPI requirement for the embedded model. `thinks` says
-    that the model can write a thinking block before it answers.
+    that the model can write a thinking block before it answers, `embeds` that it makes vectors of
+    texts and no answers.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Alias:
     licence: str
     revision: str | None = None
     thinks: bool = False
+    embeds: bool = False
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
 
@@ -72,7 +74,8 @@ class ModelSpec:
 
     `name` is the name as it was asked, without `mlx/`; `location` a repository id or an absolute
     path. `context_tokens` and `sampling` are what the alias table says; the model's own files
-    come first where they speak, but for the embedded model, whose file holds no sampling.
+    come first where they speak, but for the embedded model, whose file holds no sampling. `embeds`
+    says that it is wanted for its vectors.
     """
 
     name: str
@@ -82,11 +85,12 @@ class ModelSpec:
     adapter: str | None = None
     context_tokens: int | None = None
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    embeds: bool = False
 
     @property
     def key(self) -> ModelKey:
         """What makes it this model: equal for every spelling of its name."""
-        return (self.base_key, self.adapter)
+        return (self.base_key, self.adapter, self.embeds)
 
     @property
     def base_key(self) -> BaseKey:
@@ -109,6 +113,7 @@ def _alias(name: str, row: Mapping[str, object]) -> Alias:
         name=name,
         revision=row.get("revision"),  # type: ignore[arg-type]  # text or absent in our own file
         thinks=bool(row.get("thinks")),
+        embeds=bool(row.get("embeds")),
         sampling=SamplingDefaults(**sampling),
         **values,  # type: ignore[arg-type]  # our own data file, held by a test
     )
@@ -131,6 +136,36 @@ def parse_model_name(name: str) -> ModelSpec:
     if _REPOSITORY.fullmatch(repository) and bool(at) == bool(revision):
         return _hub_spec(name, repository, revision or None, adapter)
     raise ModelNotFoundError(_unknown_name_message(name, base))
+
+
+def parse_chat_name(name: str) -> ModelSpec:
+    """As `parse_model_name`, of a model that is to write.
+
+    Raises:
+        ModelNotFoundError, UnsupportedParameterError: see there; an alias of an embedding model
+            is none.
+    """
+    spec = parse_model_name(name)
+    if spec.embeds:
+        raise ModelNotFoundError(f"{name!r} makes vectors and no answers; call litellm.embedding()")
+    return spec
+
+
+def parse_embedding_name(name: str) -> ModelSpec:
+    """As `parse_model_name`, of a model that is to make vectors.
+
+    Raises:
+        ModelNotFoundError, UnsupportedParameterError: see there; an alias of a model that writes
+            is none, nor is what has an adapter.
+    """
+    spec = parse_model_name(name)
+    writes = name.lower() in aliases() and not spec.embeds
+    if writes or spec.adapter is not None or spec.source == "gguf":
+        known = ", ".join(alias.name for alias in aliases().values() if alias.embeds)
+        raise ModelNotFoundError(
+            f"{name!r} is no embedding model. Name one of {known}, org/repo, or a directory"
+        )
+    return replace(spec, embeds=True)
 
 
 def _parse_query(name: str, query: str) -> str | None:
@@ -176,6 +211,7 @@ def _alias_spec(name: str, alias: Alias, adapter: str | None) -> ModelSpec:
         adapter=adapter,
         context_tokens=alias.context_tokens,
         sampling=alias.sampling,
+        embeds=alias.embeds,
     )
 
 

@@ -14,17 +14,26 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from litellm_mlx.config import EngineConfig
+from litellm_mlx.engine.embedding import EmbeddingEngine
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.errors import EngineStoppedError, LiteLLMMLXError, ModelBusyError
 from litellm_mlx.models.base import BaseModel
-from litellm_mlx.models.hardware import GIB, hardware_profile
+from litellm_mlx.models.embedder import EmbeddingModel, load_embedding_model
+from litellm_mlx.models.hardware import GIB, hardware_profile, is_device_failure, use_cpu
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.memory import MARGIN_BYTES
-from litellm_mlx.models.names import BaseKey, ModelKey, ModelSpec, parse_model_name
+from litellm_mlx.models.names import (
+    BaseKey,
+    ModelKey,
+    ModelSpec,
+    parse_chat_name,
+    parse_embedding_name,
+    parse_model_name,
+)
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.worker import LiveRow
@@ -38,6 +47,8 @@ _DEFAULT_BUDGET_SHARE = 0.9
 _LOOK_EVERY_S = 1.0
 
 ModelState = Literal["loading", "ready"]
+AnyEngine = Engine[LoadedModel] | EmbeddingEngine
+EngineT = TypeVar("EngineT", bound=AnyEngine, covariant=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -45,17 +56,18 @@ class _Entry:
     """A model that is in memory, or on its way there."""
 
     spec: ModelSpec
-    engine: Engine[LoadedModel]
+    engine: AnyEngine
     num_leases: int = 0
     is_pinned: bool = False
     used_s: float = 0.0
-    base: BaseModel | None = None  # once it is loaded, and so is the next
-    own_bytes: int = 0  # of weights that are not its base's
+    is_loaded: bool = False
+    base: BaseModel | None = None  # once it is loaded, if it shares weights
+    own_bytes: int = 0  # likewise, of weights that are not its base's
 
     @property
     def may_go(self) -> bool:
         """It is in memory, nobody uses it, and nobody wants it kept."""
-        return self.base is not None and self.num_leases == 0 and not self.is_pinned
+        return self.is_loaded and self.num_leases == 0 and not self.is_pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,7 @@ class ModelStatus:
 
     Attributes:
         name: as it was asked for first.
+        embeds: it makes vectors and no answers.
         state: whether it is ready.
         is_pinned: it stays whatever happens.
         num_in_use: requests and other holders that keep it from being unloaded.
@@ -76,6 +89,7 @@ class ModelStatus:
     """
 
     name: str
+    embeds: bool
     state: ModelState
     is_pinned: bool
     num_in_use: int
@@ -87,11 +101,11 @@ class ModelStatus:
     live: list[LiveRow]
 
 
-class Lease:
+class Lease(Generic[EngineT]):
     """A hold on a model: it is not unloaded before `release`, or before this is dropped."""
 
-    def __init__(self, registry: ModelRegistry, entry: _Entry) -> None:
-        self.engine = entry.engine
+    def __init__(self, registry: ModelRegistry, entry: _Entry, engine: EngineT) -> None:
+        self.engine = engine
         self._registry = registry
         self._entry: _Entry | None = entry
 
@@ -101,7 +115,7 @@ class Lease:
         if entry is not None:
             self._registry._release(entry)
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Lease[EngineT]:
         """Hold for a block."""
         return self
 
@@ -131,48 +145,67 @@ class ModelRegistry:
         self._one_load = threading.Lock()
         self._budget_bytes: int | None = config.models_budget_bytes
         self._timer: threading.Timer | None = None
+        self._is_on_cpu = config.device == "cpu"
         self.num_loads = 0
         self.num_unloads = 0
 
-    def lease(self, name: str) -> Lease:
-        """Hold a model, started if there is none that lives; its engine may still be loading.
+    def lease(self, name: str) -> Lease[Engine[LoadedModel]]:
+        """Hold a model that writes, started if none lives; its engine may still be loading.
 
         Args:
             name: without the `mlx/` prefix; see `models.names`.
 
         Raises:
-            ModelNotFoundError: the name is no alias, repository or path.
+            ModelNotFoundError: the name is no alias, repository or path, or makes vectors.
             UnsupportedParameterError: an unknown option in the name.
         """
-        spec = parse_model_name(name)
-        with self._changed:
-            entry = self._entry(spec)
-            entry.num_leases += 1
-        return Lease(self, entry)
+        entry = self._hold(parse_chat_name(name))
+        assert isinstance(entry.engine, Engine)
+        return Lease(self, entry, entry.engine)
+
+    def lease_embedder(self, name: str) -> Lease[EmbeddingEngine]:
+        """Hold a model that makes vectors, as `lease` does one that writes."""
+        entry = self._hold(parse_embedding_name(name))
+        assert isinstance(entry.engine, EmbeddingEngine)
+        return Lease(self, entry, entry.engine)
 
     def engine(self, name: str) -> Engine[LoadedModel]:
         """The engine of a model as `lease` gives it, but nothing keeps it from being unloaded."""
         with self.lease(name) as lease:
             return lease.engine
 
+    def lease_any(self, name: str, *, embeds: bool | None = None) -> Lease[AnyEngine]:
+        """Hold a model, whatever it does. Raises as `lease` does.
+
+        Args:
+            name: as in `lease`.
+            embeds: it is to make vectors; where it is not said, aliases of such models are known.
+        """
+        if embeds is None:
+            embeds = parse_model_name(name).embeds
+        return self.lease_embedder(name) if embeds else self.lease(name)
+
     def preload(self, name: str) -> None:
         """Begin to load a model, without waiting. Raises as `lease` does."""
-        self.lease(name).release()
+        self.lease_any(name).release()
 
-    def pin(self, name: str, *, is_pinned: bool = True) -> None:
+    def pin(self, name: str, *, is_pinned: bool = True, embeds: bool | None = None) -> None:
         """Keep a model in memory from now on, or no longer. Starts it if need be."""
-        with self._changed, self.lease(name):
-            self._entry(parse_model_name(name)).is_pinned = is_pinned
+        with self._changed, self.lease_any(name, embeds=embeds) as lease:
+            for entry in self._entries.values():
+                if entry.engine is lease.engine:
+                    entry.is_pinned = is_pinned
 
     def loaded(self, name: str) -> LoadedModel | None:
         """The model of a name if it is in memory already; `None` for every other name."""
         try:
-            key = parse_model_name(name).key
+            key = parse_chat_name(name).key
         except LiteLLMMLXError:
             return None
         with self._changed:
             entry = self._entries.get(key)
-        return entry.engine.model_if_loaded if entry is not None else None
+        model = entry.engine.model_if_loaded if entry is not None else None
+        return model if isinstance(model, LoadedModel) else None
 
     def models(self) -> list[ModelStatus]:
         """What is in memory, most recently used first."""
@@ -191,17 +224,18 @@ class ModelRegistry:
         Raises:
             ModelBusyError: a request runs on it.
         """
-        key = parse_model_name(name).key
+        spec = parse_model_name(name)
+        keys = [replace(spec, embeds=embeds).key for embeds in (False, True)]
         with self._changed:
-            entry = self._entries.get(key)
-            if entry is None:
-                return
-            if entry.num_leases > 0:
-                raise ModelBusyError(
-                    f"{name!r} answers {entry.num_leases} requests; wait for them, or unload_all()"
-                )
-            del self._entries[key]
-        self._shut_down([entry])
+            entries = [self._entries[key] for key in keys if key in self._entries]
+            for entry in entries:
+                if entry.num_leases > 0:
+                    raise ModelBusyError(
+                        f"{name!r} answers {entry.num_leases} requests; wait for them, or "
+                        "unload_all()"
+                    )
+            self._forget(entries)
+        self._shut_down(entries)
 
     def unload_all(self) -> None:
         """Shut every engine down and forget it, whoever uses it."""
@@ -212,17 +246,32 @@ class ModelRegistry:
 
     # leases ------------------------------------------------------------------------------------
 
-    def _entry(self, spec: ModelSpec) -> _Entry:
-        entry = self._entries.get(spec.key)
-        if entry is None or not entry.engine.is_alive:
-            entry = self._entries[spec.key] = self._start(spec)
-        return entry
+    def _hold(self, spec: ModelSpec) -> _Entry:
+        with self._changed:
+            entry = self._entries.get(spec.key)
+            if entry is None or not entry.engine.is_alive:
+                if entry is not None:
+                    self._leave_failed_device(entry)
+                entry = self._entries[spec.key] = self._start(spec)
+            entry.num_leases += 1
+            return entry
+
+    def _leave_failed_device(self, entry: _Entry) -> None:
+        """Load on the CPU from now on where a model's GPU failed: slow answers beside none."""
+        if not self._is_on_cpu and is_device_failure(entry.engine.cause_of_failure):
+            self._is_on_cpu = True
+            logger.warning(
+                "the GPU failed under %s (%s); models are loaded on the CPU from now on, until the "
+                "process is started again",
+                *(entry.spec.name, entry.engine.cause_of_failure),
+            )
 
     def _release(self, entry: _Entry) -> None:
         with self._changed:
             entry.num_leases -= 1
             if entry.num_leases == 0:
                 if not entry.engine.is_alive and self._entries.get(entry.spec.key) is entry:
+                    self._leave_failed_device(entry)
                     del self._entries[entry.spec.key]
                 entry.used_s = time.monotonic()
                 self._changed.notify_all()
@@ -250,10 +299,17 @@ class ModelRegistry:
     # loading, on the engines' threads ----------------------------------------------------------
 
     def _start(self, spec: ModelSpec) -> _Entry:
-        engine = Engine(partial(self._load, spec), self.config, name=spec.name)
+        engine: AnyEngine
+        if spec.embeds:
+            engine = EmbeddingEngine(
+                partial(self._load_embedder, spec), self.config, name=spec.name
+            )
+        else:
+            engine = Engine(partial(self._load, spec), self.config, name=spec.name)
         return _Entry(spec, engine, used_s=time.monotonic())
 
     def _load(self, spec: ModelSpec) -> LoadedModel:
+        self._choose_device()
         with ExitStack() as turn:  # fetching needs none, and may take minutes
             loaded = load_model(
                 spec,
@@ -262,12 +318,33 @@ class ModelRegistry:
                 make_room=partial(self._make_room, spec),
                 wait_turn=partial(turn.enter_context, self._one_load),
             )
-            with self._changed:
-                entry = self._entries.get(spec.key)
-                self.num_loads += 1
-                if entry is not None:
-                    entry.base, entry.own_bytes = loaded.base, loaded.own_bytes
-                return replace(loaded, free_bytes=self._share_rest())
+            free_bytes = self._note_loaded(spec, loaded.own_bytes, loaded.base)
+            return replace(loaded, free_bytes=free_bytes)
+
+    def _load_embedder(self, spec: ModelSpec) -> EmbeddingModel:
+        self._choose_device()
+        with ExitStack() as turn:
+            loaded = load_embedding_model(
+                spec,
+                self.config,
+                make_room=partial(self._make_room, spec),
+                wait_turn=partial(turn.enter_context, self._one_load),
+            )
+            self._note_loaded(spec, loaded.weights_bytes, None)
+            return loaded
+
+    def _choose_device(self) -> None:
+        if self._is_on_cpu:
+            use_cpu()
+
+    def _note_loaded(self, spec: ModelSpec, own_bytes: int, base: BaseModel | None) -> int:
+        """Count a model's weights; returns what its caches may take."""
+        with self._changed:
+            entry = self._entries.get(spec.key)
+            self.num_loads += 1
+            if entry is not None:
+                entry.is_loaded, entry.own_bytes, entry.base = True, own_bytes, base
+            return self._share_rest()
 
     def _share_rest(self) -> int:
         """Give each model an equal part of what the weights leave, for its caches.
@@ -280,7 +357,7 @@ class ModelRegistry:
         rest = self._budget_bytes - _weights_bytes(entries)
         part = max(rest, 0) // max(len(entries), 1)
         for entry in entries:
-            if entry.engine.model_if_loaded is not None:
+            if isinstance(entry.engine, Engine) and entry.engine.model_if_loaded is not None:
                 entry.engine.notify(lambda worker: worker.resize(part))
         return part
 
@@ -307,9 +384,7 @@ class ModelRegistry:
                     raise EngineStoppedError(f"{spec.name!r} was unloaded before it was loaded")
                 # Those that are not loaded yet come after this one, and see to their own room.
                 others = [
-                    e
-                    for e in self._entries.values()
-                    if e.base is not None and e.spec.key != spec.key
+                    e for e in self._entries.values() if e.is_loaded and e.spec.key != spec.key
                 ]
                 held = _weights_bytes(others) + sum(_cache_bytes(entry) for entry in others)
                 room = self._budget_bytes - held
@@ -366,6 +441,7 @@ def _status(entry: _Entry) -> ModelStatus:
     idle_s = 0.0 if entry.num_leases else time.monotonic() - entry.used_s
     return ModelStatus(
         name=entry.spec.name,
+        embeds=entry.spec.embeds,
         state="ready" if is_ready else "loading",
         is_pinned=entry.is_pinned,
         num_in_use=entry.num_leases,

@@ -67,7 +67,7 @@ def named(model: str) -> tuple[str, str]:
 def _entry(name: str, model: str) -> dict[str, Any]:
     spec = parse_model_name(model)
     alias = aliases().get(model.lower())
-    info: dict[str, Any] = {"mode": "chat"}
+    info: dict[str, Any] = {"mode": "embedding" if spec.embeds else "chat"}
     if spec.context_tokens is not None:
         info["max_input_tokens"] = spec.context_tokens
     if alias is not None:

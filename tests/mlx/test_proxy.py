@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
 from tests.proxy_process import Proxy, serving
-from tests.tiny_model import make_tiny_adapter, make_tiny_model
+from tests.tiny_model import make_tiny_adapter, make_tiny_embedder, make_tiny_model
 
 USER: Any = [{"role": "user", "content": "hello"}]
 
@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("proxy")
     make_tiny_model(folder / "model", config={"max_position_embeddings": 65536})
     make_tiny_model(folder / "other")
+    make_tiny_embedder(folder / "embedder")
     make_tiny_adapter(folder / "adapter", folder / "model")
     return folder
 
@@ -49,7 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def proxy(folder: Path) -> Iterator[Proxy]:
     limits = {"LITELLM_MLX_CLIENT_MAX_TOKENS": "20000", "LITELLM_MLX_CLIENT_MAX_N": "4"}
-    with serving(folder, f"tiny={folder}/model", "--max-body-mb", "2", **limits) as proxy:
+    models = (f"tiny={folder}/model", f"vectors={folder}/embedder")
+    with serving(folder, *models, "--max-body-mb", "2", **limits) as proxy:
         yield proxy
 
 
@@ -69,7 +71,7 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
 
 
 def test_the_served_models_are_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert [model.id for model in client.models.list()] == ["tiny", "vectors"]
 
 
 def test_chat(client: openai.OpenAI) -> None:
@@ -123,6 +125,17 @@ def test_responses(client: openai.OpenAI) -> None:
 def test_completions(client: openai.OpenAI) -> None:
     answer = client.completions.create(model="tiny", prompt="Once", max_tokens=8)
     assert answer.usage is not None and answer.usage.completion_tokens > 0
+
+
+def test_embeddings(client: openai.OpenAI) -> None:
+    answer = client.embeddings.create(model="vectors", input=["true", "the value"])
+    assert [(item.index, len(item.embedding)) for item in answer.data] == [(0, 64), (1, 64)]
+    assert answer.usage.prompt_tokens > 1
+    own = {"output_dimensions": 8}
+    short = client.embeddings.create(model="vectors", input="true", extra_body=own)
+    assert len(short.data[0].embedding) == 8
+    with pytest.raises(openai.BadRequestError, match="dimensions"):
+        client.embeddings.create(model="vectors", input="true", dimensions=8)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -188,6 +201,14 @@ def test_other_ways_round_are_refused(proxy: Proxy, folder: Path, options: dict[
     refused(proxy, model="tiny", **json.loads(text))
 
 
+@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "mlx/{folder}/embedder", "mlx/org/repo"])
+def test_an_unlisted_embedding_model_is_refused(proxy: Proxy, folder: Path, name: str) -> None:
+    before = proxy.loaded()
+    body = {"model": name.format(folder=folder), "input": "true"}
+    assert 400 <= proxy.post("/v1/embeddings", body).status_code < 500
+    assert proxy.loaded() == before
+
+
 def test_a_large_body_is_refused_unread(proxy: Proxy) -> None:
     message = [{"role": "user", "content": "x" * 3_000_000}]
     assert refused(proxy, model="tiny", messages=message).status_code == 413
@@ -233,6 +254,8 @@ def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(
     with serving(folder, "--config", operators_config, **allowed) as proxy:
         for name in (f"mlx/{folder}/model?adapter={folder}/adapter", "mlx/org/repo", "mlx//etc"):
             assert "not served here" in refused(proxy, model=name).text
+        vectors = proxy.post("/v1/embeddings", {"model": f"mlx/{folder}/embedder", "input": "x"})
+        assert vectors.status_code == 404 and "not served here" in vectors.text
         assert proxy.loaded() == set()
         for name in ("mine", f"mlx/{folder}/other"):
             body = {"model": name, "messages": USER, "max_tokens": 4}

@@ -85,6 +85,8 @@ def test_model_info_gives_the_context_and_costs_nothing(tiny: str) -> None:
         info = litellm.get_model_info(f"mlx/{alias}")
         assert info["max_input_tokens"] == facts.context_tokens
         assert info["input_cost_per_token"] == info["output_cost_per_token"] == 0
+        assert info["mode"] == ("embedding" if facts.embeds else "chat")
+        assert litellm.supports_response_schema(f"mlx/{alias}") is not facts.embeds
     assert litellm.get_model_info("mlx/org/unknown")["max_input_tokens"] is None
     litellm_mlx.load(tiny)
     assert litellm.get_model_info(tiny)["max_input_tokens"] == 2048

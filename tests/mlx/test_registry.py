@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import litellm_mlx.models.registry as registry_module
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.errors import (
+    EngineError,
     EngineStoppedError,
     ModelBusyError,
     ModelLoadError,
@@ -204,3 +209,69 @@ def test_adapters_share_the_weights_of_their_base(
     alone = ModelRegistry(EngineConfig())
     assert answer(alone, models[2], 0) == texts[2]
     alone.unload_all()
+
+
+METAL_ERROR = "[METAL] Command buffer execution failed: Insufficient Memory (00000008)"
+
+
+class FailingModel:
+    """A model under which the device fails at the first pass of a request."""
+
+    def __init__(self, model: Any, message: str) -> None:
+        self._model = model
+        self._message = message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, tokens: Any, **kwargs: Any) -> Any:
+        if tokens.size > 4:  # no probe of the engine's own
+            raise RuntimeError(self._message)
+        return self._model(tokens, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("message", "falls_back"),
+    [
+        (METAL_ERROR, True),
+        ("cudaStreamSynchronize(stream_) failed: unspecified launch failure", True),
+        ("shapes (2,3) and (4,5) cannot be broadcast", False),
+    ],
+)
+def test_after_a_failure_of_the_gpu_models_are_loaded_on_the_cpu(
+    registry: ModelRegistry,
+    paths: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    message: str,
+    falls_back: bool,
+) -> None:
+    """No GPU is at hand: the error is raised where MLX would, and the choice is looked at."""
+    chosen: list[str] = []
+    loaded: list[LoadedModel] = []
+    original = registry_module.load_model
+
+    def load(*args: Any, **kwargs: Any) -> LoadedModel:
+        loaded.append(original(*args, **kwargs))
+        if len(loaded) > 1:
+            return loaded[-1]
+        return dataclasses.replace(loaded[0], model=FailingModel(loaded[0].model, message))
+
+    monkeypatch.setattr(registry_module, "load_model", load)
+    monkeypatch.setattr(registry_module, "use_cpu", lambda: chosen.append("cpu"))
+    with pytest.raises(EngineError, match="the engine failed"):
+        answer(registry, paths[0], 1)
+    with caplog.at_level(logging.WARNING, "litellm_mlx"):
+        assert answer(registry, paths[0], 1)
+        assert answer(registry, paths[1], 1)
+    assert chosen == (["cpu", "cpu"] if falls_back else [])
+
+
+@pytest.mark.parametrize("registry", [{"device": "cpu"}], indirect=True)
+def test_the_cpu_can_be_chosen(registry: ModelRegistry, paths: list[str]) -> None:
+    import mlx.core as mx
+
+    assert answer(registry, paths[0], 1)
+    assert mx.default_device() == mx.Device(mx.cpu)
+    with registry.lease(paths[0]) as lease:
+        assert lease.engine.model().hardware.device == "cpu"

@@ -23,10 +23,11 @@ EXPECTED = {
     "router.py": ["asked small, answered by smollm2", "asked large, answered by smollm2"],
     "partial_objects.py": ["None | None | 0", '"minutes": '],
 }
+ELSEWHERE = {"embeddings.py"}  # test_minilm.py runs it
 
 
 def test_every_example_is_listed_here() -> None:
-    assert {p.name for p in EXAMPLES.glob("*.py")} == set(EXPECTED)
+    assert {p.name for p in EXAMPLES.glob("*.py")} == set(EXPECTED) | ELSEWHERE
 
 
 @pytest.mark.model

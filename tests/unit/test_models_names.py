@@ -12,6 +12,8 @@ from litellm_mlx.models.names import (
     DIVERTED_BY_LITELLM,
     EMBEDDED_ALIAS,
     aliases,
+    parse_chat_name,
+    parse_embedding_name,
     parse_model_name,
 )
 
@@ -19,8 +21,31 @@ PROMISED = """smollm2-135m qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-8b qwen3-30b-a3b
 llama-3.2-3b gemma-3-1b gemma-3-4b phi-4-mini smollm3-3b lfm2-1.2b gpt-oss-20b""".split()
 
 
+EMBEDDING = ["all-minilm-l6-v2", "bge-small-en-v1.5", "qwen3-embedding-0.6b"]
+
+
 def test_the_table_holds_the_promised_aliases_and_no_more() -> None:
-    assert list(aliases()) == PROMISED
+    assert list(aliases()) == PROMISED + EMBEDDING
+    assert [alias.name for alias in aliases().values() if alias.embeds] == EMBEDDING
+
+
+@pytest.mark.parametrize("name", EMBEDDING)
+def test_a_model_that_makes_vectors_is_told_from_one_that_writes(name: str) -> None:
+    spec = parse_embedding_name(name)
+    assert spec.embeds and spec.source == "hub" and aliases()[name].licence
+    assert parse_embedding_name(aliases()[name].repository).key == spec.key
+    with pytest.raises(ModelNotFoundError, match=r"litellm\.embedding"):
+        parse_chat_name(name)
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b", "smollm2-135m", "/m.gguf", "/m?adapter=/a", "gpt"])
+def test_what_makes_no_vectors_is_refused(name: str) -> None:
+    with pytest.raises(ModelNotFoundError):
+        parse_embedding_name(name)
+
+
+def test_one_directory_as_either_kind_is_two_models() -> None:
+    assert parse_chat_name("/some/model").key != parse_embedding_name("/some/model").key
 
 
 @pytest.mark.parametrize("name", PROMISED)
