@@ -8,9 +8,10 @@ from 8 threads: free and under schemas that nobody has sent before, whole and st
 two completions, some dropped in mid-stream, with prompts that share their beginning and prompts
 that share nothing. So that no cache's filling is counted as growth, as many schemas as are kept are
 compiled beforehand, and the prefix cache gets a budget that it has filled by request 200. Resident
-memory is read after requests 200 and 2,000, each time when no request is live, and at twenty places
-on the way; `growth` is between those two. `peak` is the largest that the system saw of the process,
-loading included. On a device with memory of its own, MLX's active and cached bytes stand beside it.
+memory is read after requests 200 and 2,000, each time when no request has been live for two
+seconds, in which the engine gives free memory back, and at twenty places on the way; `growth` is
+between those two. `peak` is the largest that the system saw of the process, loading included. On a
+device with memory of its own, MLX's active and cached bytes stand beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import random
 import resource
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from litellm_mlx.grammar.constraint import json_schema_constraint
 
 MIB = 2**20
 NUM_READINGS = 20
+IDLE_S = 2.0  # before a reading; the engine tidies up after one
 NUM_KEPT_SCHEMAS = 256  # compiled ones, by IndexCache's default
 
 
@@ -100,6 +103,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     with ThreadPoolExecutor(given.threads) as pool:
         for start, end in itertools.pairwise(ends):
             list(pool.map(lambda number: send(f"mlx/{name}", number), range(start, end)))
+            time.sleep(IDLE_S)
             readings.append((end, resident_bytes()))
             most_prefix_bytes = max(most_prefix_bytes, engine.stats().prefix_bytes)
             say(f"{end} requests: {readings[-1][1] / MIB:.0f} MiB", quiet=given.json)

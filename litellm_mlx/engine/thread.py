@@ -18,6 +18,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from litellm_mlx.engine.heap import give_back_free_memory
 from litellm_mlx.errors import (
     EngineError,
     EngineStoppedError,
@@ -31,6 +32,8 @@ logger = logging.getLogger("litellm_mlx")
 _WAKE_UP = None
 # A step of a large model on a slow CPU; past it the process exits anyway.
 _SHUTDOWN_TIMEOUT_S = 10.0
+# Longer than the pauses of a program that works.
+_TIDY_AFTER_S = 1.0
 
 
 class Item(Protocol):
@@ -256,7 +259,7 @@ class ModelThread(Generic[ModelT, WorkerT, ItemT]):
         must_wait = worker.is_idle
         while True:
             try:
-                item = self._inbox.get(block=must_wait)
+                item = self._wait() if must_wait else self._inbox.get_nowait()
             except queue.Empty:
                 return
             must_wait = False
@@ -264,6 +267,13 @@ class ModelThread(Generic[ModelT, WorkerT, ItemT]):
                 item.run(worker)
             elif item is not _WAKE_UP:
                 worker.add(item)
+
+    def _wait(self) -> ItemT | _Call[WorkerT] | None:
+        """The next that comes. Who is idle for a moment has time to tidy up."""
+        with contextlib.suppress(queue.Empty):
+            return self._inbox.get(timeout=_TIDY_AFTER_S)
+        give_back_free_memory()
+        return self._inbox.get()
 
     def _close(self, worker: WorkerT | None, error: LiteLLMMLXError) -> None:
         """Refuse new requests and end every accepted one."""

@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_model(folder / "model", config={"max_position_embeddings": 65536})
     make_tiny_model(folder / "other")
     make_tiny_embedder(folder / "embedder")
+    make_tiny_embedder(folder / "hidden")
     make_tiny_adapter(folder / "adapter", folder / "model")
     return folder
 
@@ -201,7 +202,7 @@ def test_other_ways_round_are_refused(proxy: Proxy, folder: Path, options: dict[
     refused(proxy, model="tiny", **json.loads(text))
 
 
-@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "mlx/{folder}/embedder", "mlx/org/repo"])
+@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "mlx/{folder}/hidden", "mlx/org/repo"])
 def test_an_unlisted_embedding_model_is_refused(proxy: Proxy, folder: Path, name: str) -> None:
     before = proxy.loaded()
     body = {"model": name.format(folder=folder), "input": "true"}
