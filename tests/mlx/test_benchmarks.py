@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.programs import output_of
 from tests.tiny_model import make_tiny_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -80,19 +78,10 @@ def test_every_benchmark_with_a_plot_is_listed_here() -> None:
     assert scripts == set(SMALLEST)
 
 
-def result_of(name: str, options: list[str], cache: Path) -> dict[str, Any]:
+def result_of(name: str, options: list[str]) -> dict[str, Any]:
     """The JSON object that a benchmark prints."""
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--repeats", "1", "--json"]
-    shown = subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "DSPY_CACHEDIR": str(cache)},
-    )
-    assert shown.returncode == 0, shown.stderr
-    lines = shown.stdout.splitlines()
+    shown = output_of(BENCHMARKS / f"{name}.py", "--repeats", "1", "--json", *options)
+    lines = shown.splitlines()
     assert len(lines) == 1, "--json prints the JSON line only"
     result: dict[str, Any] = json.loads(lines[0])
     assert result["benchmark"] == name
@@ -105,16 +94,16 @@ def result_of(name: str, options: list[str], cache: Path) -> dict[str, Any]:
 def test_the_benchmark_measures_and_draws(name: str, long_tiny: Path, tmp_path: Path) -> None:
     sizes, keys = SMALLEST[name]
     options = ["--model", str(long_tiny), "--plot", str(tmp_path), *sizes]
-    result = result_of(name, options, tmp_path)
+    result = result_of(name, options)
     assert set(keys) <= result.keys()
     for place, number in numbers(result):
         assert math.isfinite(number) and number > 0, place
     assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
 
 
-def test_nothing_that_makes_answers_faster_changes_them(long_tiny: Path, tmp_path: Path) -> None:
+def test_nothing_that_makes_answers_faster_changes_them(long_tiny: Path) -> None:
     options = ["--model", str(long_tiny), "--prompts", "8", "--tokens", "400"]
-    arms = result_of("exactness", options, tmp_path)["arms"]
+    arms = result_of("exactness", options)["arms"]
     assert len(arms) == 6
     for arm, found in arms.items():
         assert found["equal"] + len(found["gaps"]) == 8

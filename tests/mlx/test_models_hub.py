@@ -6,14 +6,12 @@ huggingface_hub reads HF_ENDPOINT and HF_HOME once, at import, so each case is a
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.loopback_hub import GATED, LoopbackHub, serve
+from tests.programs import output_of
 from tests.tiny_model import make_tiny_model
 
 LOAD = """
@@ -52,18 +50,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> LoopbackHub:
 
 def load(endpoint: str, home: Path, *names: str, available_bytes: int = 0) -> list[list[str]]:
     """What a fresh process gets for each name, with `home` as the hub's cache."""
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(available_bytes), *names],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    environ = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+    environ |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    shown = output_of("-c", LOAD, str(available_bytes), *names, environ=environ)
+    return [json.loads(line) for line in shown.splitlines()]
 
 
 def test_a_repository_loads_at_each_revision(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+
+from tests.programs import output_of
 
 PROGRAMS = {
     "litellm": (
@@ -32,17 +32,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-def call(*command: str | Path, cache: Path) -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "DSPY_CACHEDIR": str(cache)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def litellm_mlx(python: Path, *arguments: str | Path) -> str:
+    return output_of("-m", "litellm_mlx", *arguments, python=python).strip()
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -52,39 +43,30 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def test_enable_and_disable(python: Path, tiny: str, tmp_path: Path) -> None:
+def test_enable_and_disable(python: Path, tiny: str) -> None:
     """An answer without an import; afterwards the environment is what it was, byte for byte."""
     (packages,) = python.parents[1].glob("lib/python3*/site-packages")
     before = contents(packages)
     for _ in range(2):  # twice is as once
-        call(python, "-m", "litellm_mlx", "enable", cache=tmp_path)
-    told = json.loads(call(python, "-m", "litellm_mlx", "status", "--json", cache=tmp_path))
+        litellm_mlx(python, "enable")
+    told = json.loads(litellm_mlx(python, "status", "--json"))
     assert told["enabled"] and {*map(Path, told["files"])} <= {*packages.iterdir()}
     for program in PROGRAMS.values():
-        assert int(call(python, "-c", program.format(model=tiny), cache=tmp_path)) > 0
-    call(python, "-m", "litellm_mlx", "disable", cache=tmp_path)
+        assert int(output_of("-c", program.format(model=tiny), python=python)) > 0
+    litellm_mlx(python, "disable")
     assert contents(packages) == before
-    assert call(python, "-m", "litellm_mlx", "status", cache=tmp_path) == "not enabled"
-    call(python, "-m", "litellm_mlx", "disable", cache=tmp_path)
+    assert litellm_mlx(python, "status") == "not enabled"
+    litellm_mlx(python, "disable")
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_run(python: Path, tiny: str, tmp_path: Path, program: str) -> None:
+def test_run(python: Path, tiny: str, program: str) -> None:
     code = program.format(model=tiny)
-    command = (python, "-m", "litellm_mlx", "run", "--", python, "-c", code)
-    assert int(call(*command, cache=tmp_path)) > 0
+    assert int(litellm_mlx(python, "run", "--", python, "-c", code)) > 0
 
 
 def test_run_keeps_the_programs_own_start_and_its_exit_code(python: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('mine')")
-    code = "import sys; sys.exit(7)"
-    done = subprocess.run(
-        [python, "-m", "litellm_mlx", "run", "--", python, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
-    assert done.returncode == 7, done.stderr
-    assert done.stdout.splitlines()[-1] == "mine"
+    command = ("-m", "litellm_mlx", "run", "--", python, "-c", "import sys; sys.exit(7)")
+    shown = output_of(*command, python=python, exit_code=7, environ={"PYTHONPATH": str(tmp_path)})
+    assert shown.splitlines()[-1] == "mine"
