@@ -100,11 +100,12 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
     if repaired is not None:
         constraint = repaired.constraint
     tools = _tool_plan(call, params, constraint, model)
+    stop = _stop(params, constraint, tools)
     guided: Guided = "free" if constraint is None else "all"
     if tools is not None:
         constraint = structure_constraint(tools.root)
         guided = "calls" if tools.may_begin_with_text else "all"
-    _check_combination(params, constraint, call)
+    _check_combination(params, call)
     wish = wish_of(params)
     if call.drops_unsupported and not model.thinks:
         wish = ThinkingWish()
@@ -116,7 +117,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         max_tokens=max_tokens,
         sampling=params.sampling(model.sampling),
         n=params.n,
-        stop=tuple(params.stop),
+        stop=stop,
         num_top_logprobs=params.num_top_logprobs,
         raw_logprobs=params.logprobs_mode == "raw",
         constraint=constraint,
@@ -153,15 +154,29 @@ def _tool_plan(
     return plan_tools(params, response_part, form_of(model.tokenizer))
 
 
-def _check_combination(params: RequestParams, constraint: Constraint | None, call: Call) -> None:
+def _stop(
+    params: RequestParams, answer: Constraint | None, tools: ToolPlan | None
+) -> tuple[str, ...]:
+    """The texts that end the answer: none where it is JSON or a call, which end by themselves.
+
+    Agents send the stop texts of their own prompts along with everything, smolagents for one.
+    """
+    if answer is None and tools is None:
+        return tuple(params.stop)
+    is_json = answer is not None and answer.kind == "json_schema"
+    must_call = tools is not None and tools.must_call
+    if params.stop and not (is_json or must_call):
+        raise UnsupportedParameterError(
+            "stop together with tools that may be called or with a constraint other than JSON "
+            "could cut a call or the text in half; leave `stop` out"
+        )
+    return ()
+
+
+def _check_combination(params: RequestParams, call: Call) -> None:
     if call.is_stream and params.n > 1:
         raise UnsupportedParameterError(
             f"n={params.n} with stream=True: LiteLLM streams one completion; make {params.n} calls"
-        )
-    if constraint is not None and params.stop:
-        raise UnsupportedParameterError(
-            "stop together with a constraint or tools could cut JSON in half; leave `stop` out, "
-            "the text ends by itself when the JSON is complete"
         )
 
 

@@ -66,6 +66,7 @@ class ToolPlan:
         form: how the model writes calls.
         tools: those that may be called.
         template_tools: what the chat template is given as `tools`.
+        must_call: the answer is a call and nothing else.
         may_begin_with_text: free text may stand before a call.
         is_function_call: the request used the older `functions`; so must the answer.
         checks: what the grammar leaves open, by tool: says what is wrong with arguments.
@@ -75,6 +76,7 @@ class ToolPlan:
     form: Form
     tools: tuple[Tool, ...]
     template_tools: tuple[Mapping[str, Any], ...]
+    must_call: bool
     may_begin_with_text: bool
     is_function_call: bool
     checks: Mapping[str, Callable[[str], str | None]]
@@ -134,6 +136,7 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
         form=form,
         tools=tools,
         template_tools=template_tools,
+        must_call=must_call,
         may_begin_with_text=has_text,
         is_function_call=is_older,
         checks={t.name: _check(t) for t in tools if not _is_held(t, form)},

@@ -26,6 +26,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": SCHEMA}}
+TOOL = {"type": "function", "function": {"name": "set", "parameters": SCHEMA}}
 USER = [{"role": "user", "content": "hello"}]
 
 
@@ -131,6 +132,26 @@ def test_stop_is_not_in_the_text(tiny: str) -> None:
     cut = ask(tiny, temperature=0, stop=[stop]).choices[0]
     assert cut.message.content == whole[: whole.index(stop)]
     assert cut.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"response_format": FORMAT},
+        {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
+    ],
+    ids=["JSON", "a call"],
+)
+def test_stop_cuts_neither_json_nor_a_call_that_must_come(
+    tiny: str, options: dict[str, Any]
+) -> None:
+    asked = {"max_tokens": 200, "seed": 1, **options}
+    whole, other = (ask(tiny, **asked, **s).choices[0] for s in ({}, {"stop": ['"', ":"]}))
+    assert other.finish_reason == whole.finish_reason != "length"
+    assert other.message.content == whole.message.content
+    calls = [[c.function for c in m.message.tool_calls or []] for m in (whole, other)]
+    assert calls[0] == calls[1]
+    assert whole.message.content or calls[0]
 
 
 def test_max_completion_tokens_limits_the_answer(tiny: str) -> None:
@@ -293,8 +314,14 @@ BAD_INPUTS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "tools",
     ),
     (
-        "stop with schema",
-        {"stop": ["x"], "response_format": FORMAT},
+        "stop with a regex",
+        {"stop": ["x"], "guided_regex": "[a-z]+"},
+        litellm.UnsupportedParamsError,
+        "stop",
+    ),
+    (
+        "stop with tools that may be called",
+        {"stop": ["x"], "tools": [TOOL]},
         litellm.UnsupportedParamsError,
         "stop",
     ),
