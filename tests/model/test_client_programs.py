@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.programs import output_of
 from tests.proxy_process import Proxy, serving
 
 CLIENTS = Path(__file__).parents[2] / "examples" / "clients"
 README = (CLIENTS.parents[1] / "README.md").read_text()
 
-# example -> texts that its output must hold
+PERSON = r"Person\(name=.{0,60}, age=-?\d+, mood='(happy|sad)'\)"
+CAPITAL = r'\{"capital": ".{0,40}"\}'
+CITY = r"\{['\"]city['\"]: ['\"](Paris|Oslo|Rome)['\"]\}"
+
+# example -> what it prints, line by line, where free text may have further lines
 IN_PROCESS = {
-    "instructor_client.py": ["Person(name="],
-    "litellm_sdk.py": ['whole: {"capital": "', "stream: ", 'batch: {"capital": "'],
+    "instructor_client.py": [PERSON],
+    "litellm_sdk.py": [f"whole: {CAPITAL}", "stream: .+", *[f"batch: {CAPITAL}"] * 3],
+    "langchain_client.py": [
+        *("answered: .+", "streamed: .+", PERSON),
+        f"called: get_weather {CITY} rain in (Paris|Oslo|Rome)",
+    ],
+    "llama_index_client.py": [
+        *("completed: .+", "answered: .+", "streamed: .+"),
+        *(PERSON, f"called: get_weather {CITY}"),
+    ],
+    "smolagents_client.py": [
+        r"(called: (get_weather \{'city': |final_answer \{'answer': ).+\}",
+        ")+answered: .+",
+        PERSON,
+    ],
 }
 SERVED = {
-    "openai_sdk.py": ["Person(name=", "streamed: ", 'called: {"city": "'],
-    "anthropic_sdk.py": ["streamed: ", "called: {'city': '"],
+    "openai_sdk.py": [PERSON, "streamed: .+", f"called: {CITY}"],
+    "anthropic_sdk.py": ["streamed: .+", f"called: {CITY}"],
+    "pydantic_ai_client.py": [f"by a call: {PERSON}", f"by a schema: {PERSON}", "streamed: .+"],
 }
 
 
@@ -32,37 +49,26 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         yield proxy
 
 
-def output(name: str, **environ: str) -> str:
-    done = subprocess.run(
-        [sys.executable, CLIENTS / name],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, **environ},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def assert_prints(shown: str, lines: list[str]) -> None:
+    assert re.fullmatch("\n".join(lines), shown.strip(), re.DOTALL), shown
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_in_process(name: str) -> None:
-    shown = output(name)
-    assert all(text in shown for text in IN_PROCESS[name]), shown
+    assert_prints(output_of(CLIENTS / name), IN_PROCESS[name])
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", SERVED)
 def test_served(name: str, proxy: Proxy) -> None:
-    shown = output(
-        name,
-        OPENAI_BASE_URL=f"{proxy.url}/v1",
-        OPENAI_API_KEY=proxy.key,
-        ANTHROPIC_BASE_URL=proxy.url,
-        ANTHROPIC_API_KEY=proxy.key,
-    )
-    assert all(text in shown for text in SERVED[name]), shown
+    served = {
+        "OPENAI_BASE_URL": f"{proxy.url}/v1",
+        "OPENAI_API_KEY": proxy.key,
+        "ANTHROPIC_BASE_URL": proxy.url,
+        "ANTHROPIC_API_KEY": proxy.key,
+    }
+    assert_prints(output_of(CLIENTS / name, environ=served), SERVED[name])
 
 
 @pytest.mark.parametrize("path", sorted(CLIENTS.glob("*.py")), ids=lambda path: path.name)
