@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.programs import output_of
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-# example -> texts that its output must hold
+# example -> patterns that its output must hold
 EXPECTED = {
     "demo.py": ["Knowledge graph of:", "node ", "reasoning: ", "completion tokens", "tokens/s"],
-    "quickstart.py": ["Person(name=", "age="],
+    "quickstart.py": [r"Person\(name=.+, age=\d+, mood='(happy|sad|neutral)'\)"],
     "knowledge_graph.py": ["node ", "edge "],
-    "five_threads.py": [f"What is {n} plus {n}?" for n in range(1, 6)],
+    "five_threads.py": [rf"What is {n} plus {n}\? -?\d+" for n in range(1, 6)],
     "async_and_stream.py": ["Paris", "Tokyo"],
-    "tools_and_schema.py": ["called: get_weather {'city': 'Paris', 'unit':", "answered: {'city':"],
-    "agent_without_adapter.py": ["tool_name_0: population", "tool_args_0: {'city':", "ages: {'"],
+    "tools_and_schema.py": [
+        r"called: get_weather \{'city': 'Paris', 'unit':",
+        r"answered: \{'city':",
+    ],
+    "agent_without_adapter.py": [
+        "tool_name_0: population",
+        r"tool_args_0: \{'city':",
+        r"ages: \{'",
+    ],
     "router.py": ["asked small, answered by smollm2", "asked large, answered by smollm2"],
-    "partial_objects.py": ["None | None | 0", '"minutes": '],
+    "partial_objects.py": [r"None \| None \| 0", r'"minutes": \d+'],
+    "mlflow_autolog.py": [
+        *("span: Predict.forward LLM", "span: LM.__call__ CHAT_MODEL mlx/smollm2-135m\n"),
+        r"tokens: [1-9]\d* in, [1-9]\d* out",
+    ],
 }
 ELSEWHERE = {"embeddings.py"}  # test_minilm.py runs it
 
@@ -32,20 +43,10 @@ def test_every_example_is_listed_here() -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", EXPECTED)
-def test_the_example_runs(name: str, tmp_path: Path) -> None:
-    environ = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, EXAMPLES / name],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-        env=environ,
-    )
-    assert result.returncode == 0, result.stderr
-    for text in EXPECTED[name]:
-        assert text in result.stdout
-    assert "Traceback" not in result.stderr
+def test_the_example_runs(name: str) -> None:
+    shown = output_of(EXAMPLES / name)
+    for pattern in EXPECTED[name]:
+        assert re.search(pattern, shown), shown
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED.keys() - {"demo.py"}))
@@ -56,12 +57,8 @@ def test_an_example_is_short_and_says_how_to_run_it(name: str) -> None:
 
 
 @pytest.mark.model
-def test_the_readmes_first_block_prints_what_it_says(tmp_path: Path) -> None:
+def test_the_readmes_first_block_prints_what_it_says() -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()
     block = readme.split("```python")[1].split("```")[0]
     shown = readme.split("```python")[1].split("```")[2].strip()
-    environ = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", block], capture_output=True, text=True, timeout=400, env=environ
-    )
-    assert (result.returncode, result.stdout.strip()) == (0, shown), result.stderr
+    assert output_of("-c", block).strip() == shown
