@@ -4,7 +4,8 @@ Run:    MLFLOW_DISABLE_TELEMETRY=true LITELLM_LOCAL_MODEL_COST_MAP=True \
             python examples/mlflow_autolog.py
 Prints: the spans of one call, and its tokens.
 
-The traces lie in a temporary folder here; `mlflow.set_tracking_uri` takes a server as well.
+Needs mlflow, or mlflow-skinny and pandas. The traces lie in a temporary folder here;
+`mlflow.set_tracking_uri` takes a server as well.
 """
 
 import os
