@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from litellm_mlx.cli import chat, doctor, models, schema, serve, startup
+from litellm_mlx.cli import bench, chat, demo, doctor, models, schema, serve, startup
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,10 +14,12 @@ def main() -> None:
 
 
 for command in (
+    demo.demo,
     serve.serve,
     models.models,
     chat.chat,
     schema.schema,
+    bench.bench,
     doctor.doctor,
     startup.enable,
     startup.disable,

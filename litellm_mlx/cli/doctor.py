@@ -10,7 +10,7 @@ from typing import Literal
 
 import click
 
-from litellm_mlx.cli.models import as_json_option
+from litellm_mlx.cli.common import as_json_option
 from litellm_mlx.models.names import EMBEDDED_ALIAS
 
 Verdict = Literal["ok", "warning", "failed"]

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, TypeVar
 
 import click
 
-from litellm_mlx.errors import LiteLLMMLXError
+from litellm_mlx.cli.common import as_json_option, usage_errors
 from litellm_mlx.models.hardware import GIB, hardware_profile
 from litellm_mlx.models.names import parse_model_name
 from litellm_mlx.models.shelf import ShelfModel, fetch, remove, shelf
-
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
 @click.group()
 def models() -> None:
     """List, fetch and delete models."""
-
-
-def as_json_option(command: CommandT) -> CommandT:
-    """Give a command `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
 @models.command("list")
@@ -47,7 +37,7 @@ def list_models(as_json: bool, here: bool) -> None:
 @as_json_option
 def info(model: str, as_json: bool) -> None:
     """Say what MODEL stands for, and whether it is here."""
-    with _usage_errors():
+    with usage_errors():
         spec = parse_model_name(model.removeprefix("mlx/"))
     listed = next((m for m in shelf(hardware_profile()) if m.repository == spec.location), None)
     told = {
@@ -74,7 +64,7 @@ def info(model: str, as_json: bool) -> None:
 @as_json_option
 def pull(model: str, as_json: bool) -> None:
     """Fetch the files of MODEL, so that its first use needs no network."""
-    with _usage_errors():
+    with usage_errors():
         path = fetch(parse_model_name(model.removeprefix("mlx/")))
     click.echo(json.dumps({"path": str(path)}) if as_json else path)
 
@@ -87,19 +77,10 @@ def remove_model(model: str, as_json: bool, yes: bool) -> None:
     """Delete the files of MODEL from this disk."""
     if not yes:
         click.confirm(f"delete the files of {model}?", abort=True)
-    with _usage_errors():
+    with usage_errors():
         num_bytes = remove(model.removeprefix("mlx/"))
     freed = {"freed_bytes": num_bytes}
     click.echo(json.dumps(freed) if as_json else f"freed {_gib(num_bytes)}")
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Our errors as click shows them, with exit code 2."""
-    try:
-        yield
-    except LiteLLMMLXError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def _show(found: list[ShelfModel]) -> None:

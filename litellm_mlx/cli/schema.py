@@ -8,6 +8,7 @@ from typing import IO
 
 import click
 
+from litellm_mlx.cli.common import as_json_option
 from litellm_mlx.grammar.explain import SchemaReport, explain_schema
 
 REFUSED = 1
@@ -15,7 +16,7 @@ REFUSED = 1
 
 @click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@as_json_option
 @click.pass_context
 def schema(context: click.Context, file: IO[str], as_json: bool) -> None:
     """Say how the JSON schema in FILE would be enforced ("-" reads standard input).

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from litellm_mlx.cli.common import as_json_option
 from litellm_mlx.startup.environment import HookFiles, environment_with_hook
 
 
@@ -32,7 +33,7 @@ def disable() -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@as_json_option
 def status(as_json: bool) -> None:
     """Say whether programs of this environment know mlx/ without an import."""
     files = HookFiles.here()

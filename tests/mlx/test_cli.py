@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from litellm_mlx.cli import main
+from litellm_mlx.cli.demo import KnowledgeGraph
 from litellm_mlx.models.embedded import SMOLLM2
 from litellm_mlx.models.names import aliases
+from tests.tiny_model import make_tiny_model
 
 
 def call(*arguments: str, code: int = 0, **options: Any) -> Result:
@@ -122,6 +124,47 @@ def test_chat_goes_on_until_nothing_is_said(tiny: str) -> None:
     assert talk.count("you> ") == 3
     assert len(talk.splitlines()) >= 4
     call("chat", "no-such-model", input="hello\n", code=1)
+
+
+def test_demo_shows_an_object_and_what_it_took(tiny: str) -> None:
+    told = as_json("demo", "--model", tiny)
+    assert list(told) == ["model", "free", "graph"]
+    assert told["free"]["answer"] and told["free"]["forced_share"] == 0
+    KnowledgeGraph.model_validate({name: told["graph"][name] for name in ("nodes", "edges")})
+    assert 0 < told["graph"]["forced_share"] < 1
+    assert 0 < told["graph"]["passes_per_token"] < told["free"]["passes_per_token"]
+    shown = call("demo", "--model", tiny).stdout
+    assert shown.count("tokens/s") == 2 and "  node " in shown
+    assert "passes of the model per token" in " ".join(shown.split())
+
+
+def test_bench_measures_four_kinds_of_work(tiny: str) -> None:
+    sizes = ("--rows", "3", "--tokens", "60", "--repeats", "2")
+    told = as_json("bench", "--model", tiny, *sizes)
+    assert (told["rows"], told["max_tokens"], told["repeats"]) == (3, 60, 2)
+    assert told["machine"]["cores"] > 0 and told["versions"]["litellm-mlx"]
+    figures = told["figures"]
+    assert list(figures) == ["prefill", "free", "schema", "batch"]
+    for found in figures.values():
+        assert 0 < found["min"] <= found["tokens_per_s"] <= found["max"]
+    assert figures["prefill"]["prefilled_tokens"] > 500 >= figures["free"]["prefilled_tokens"]
+    assert 60 < figures["batch"]["completion_tokens"] <= 3 * 60
+    assert figures["schema"]["forced_share"] > 0 == figures["free"]["forced_share"]
+    shown = call("bench", "--model", tiny, *sizes).stdout
+    assert "3 free texts at once" in shown and "litellm-mlx " in shown
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_what_goes_wrong_is_said_in_a_line(command: str, tiny: str) -> None:
+    (*_, error) = call(command, "--model", "qwen3-4", code=2).output.splitlines()
+    assert error.startswith("Error: ") and "nearest aliases" in error
+
+
+def test_bench_says_what_cannot_be_measured(tmp_path: Path) -> None:
+    small = make_tiny_model(tmp_path / "small", config={"max_position_embeddings": 256})
+    failed = call("bench", "--model", str(small), code=1)
+    assert "Error: litellm.ContextWindowExceededError" in failed.output
+    call("bench", "--rows", "0", code=2)
 
 
 def test_serve_wants_models_or_a_configuration(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ LAYERS = [
 BORDERS = {
     "litellm": {
         *("translate/response.py", "provider.py", "register.py", "serving/app.py"),
-        *("cli/chat.py", "cli/doctor.py"),
+        *("cli/chat.py", "cli/doctor.py", "cli/measure.py"),
     },
     "mlx_lm": {
         *("kvcache/layers.py", "kvcache/packing.py", "kvcache/row_state.py"),
