@@ -4,9 +4,9 @@ Idea:   of the early designs, OpenAI's responses in the background, which no loc
 Run:    LITELLM_LOCAL_MODEL_COST_MAP=True python examples/tour/long_job.py
 Prints: how often the job was polled, how it ended, and the text.
 
-LiteLLM 1.106 has none for custom providers: `litellm.responses(background=True)` drops the flag and
-returns the whole answer, `litellm.get_responses` refuses `mlx`, and its proxy keeps such jobs only
-in a Redis (`polling_via_cache`). Here tasks hold the jobs, behind OpenAI's two routes.
+LiteLLM's proxy has this for mlx/ too, where it has a Redis (`polling_via_cache: [mlx]`). In process
+1.106 has nothing: `litellm.responses(background=True)` drops the flag and returns the whole answer,
+`litellm.get_responses` refuses mlx. So tasks hold the jobs here, behind OpenAI's two routes.
 """
 
 import asyncio
