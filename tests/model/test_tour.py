@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +16,8 @@ import httpx
 import openai
 import pytest
 import uvicorn
+
+from tests.programs import TIMEOUT_S, output_of
 
 TOUR = Path(__file__).parents[2] / "examples" / "tour"
 RUN = {
@@ -32,22 +31,6 @@ RUN = {
     "react_agent.py",
 }
 SERVED = {"fastapi_app.py"}
-TIMEOUT_S = 400
-
-
-def output(name: str, folder: Path) -> str:
-    """What an example prints."""
-    result = subprocess.run(
-        [sys.executable, TOUR / name],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        env={**os.environ, "DSPY_CACHEDIR": str(folder)},
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stdout
 
 
 def matches(pattern: str, shown: str) -> list[Any]:
@@ -72,8 +55,8 @@ def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
 
 
 @pytest.mark.model
-def test_a_prompt_is_routed_by_kind_and_difficulty(tmp_path: Path) -> None:
-    shown = output("routing.py", tmp_path)
+def test_a_prompt_is_routed_by_kind_and_difficulty() -> None:
+    shown = output_of(TOUR / "routing.py")
     assert matches(r"^(quick|careful): (\w+)", shown) == [
         ("quick", "What"),
         ("careful", "Translate"),
@@ -82,24 +65,25 @@ def test_a_prompt_is_routed_by_kind_and_difficulty(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_what_fails_is_answered_elsewhere(tmp_path: Path) -> None:
-    answers = dict(matches(r"^(local|missing|unreachable): (.+)", output("fallback.py", tmp_path)))
+def test_what_fails_is_answered_elsewhere() -> None:
+    answers = dict(matches(r"^(local|missing|unreachable): (.+)", output_of(TOUR / "fallback.py")))
     assert answers["missing"] == repr("Blue, says the cloud.")
     assert answers["unreachable"] == answers["local"] != answers["missing"]
 
 
 @pytest.mark.model
-def test_deployments_share_the_weights_and_the_batch(tmp_path: Path) -> None:
-    shown = output("pooling.py", tmp_path)
-    assert "16 answers from 8 threads, by w0, w1, w2" in shown  # one of 200 runs fails by chance
+def test_deployments_share_the_weights_and_the_batch() -> None:
+    shown = output_of(TOUR / "pooling.py")
+    # Which deployments are asked is chance, and that it is one alone all but impossible.
+    assert matches(r"^16 answers from 8 threads, by (w\d(?:, w\d)+)$", shown)
     assert "1 model in memory, " in shown
     ((num_tokens, num_passes),) = matches(r"^(\d+) tokens in (\d+) passes", shown)
     assert int(num_tokens) > 2 * int(num_passes)
 
 
 @pytest.mark.model
-def test_a_session_grows_and_survives(tmp_path: Path) -> None:
-    shown = output("sessions.py", tmp_path)
+def test_a_session_grows_and_survives() -> None:
+    shown = output_of(TOUR / "sessions.py")
     assert "went on with: guest-7" in shown
     turns = matches(r" (\d+) prompt tokens, (\d+) of them cached", shown)
     num_prompt, num_cached = zip(*((int(a), int(b)) for a, b in turns), strict=True)
@@ -109,16 +93,16 @@ def test_a_session_grows_and_survives(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_a_pipeline_goes_on_when_a_step_fails(tmp_path: Path) -> None:
-    steps = dict(matches(r"^(\w+): (.+)", output("pipelines.py", tmp_path)))
+def test_a_pipeline_goes_on_when_a_step_fails() -> None:
+    steps = dict(matches(r"^(\w+): (.+)", output_of(TOUR / "pipelines.py")))
     assert ast.literal_eval(steps["errors"]) == ["LMUnsupportedModelError"]
     branch = {"complaint": "apology", "question": "answer"}[ast.literal_eval(steps["kind"])]
     assert list(steps) == ["kind", "subject", branch, "errors"]
 
 
 @pytest.mark.model
-def test_all_counts_of_tokens_agree(tmp_path: Path) -> None:
-    shown = output("telemetry.py", tmp_path)
+def test_all_counts_of_tokens_agree() -> None:
+    shown = output_of(TOUR / "telemetry.py")
     answered = matches(r"^answered: smollm2-135m grammar, (\d+) prompt .*, (\d+) completion", shown)
     num_prompt, num_completion = (sum(map(int, column)) for column in zip(*answered, strict=True))
     assert len(answered) == 2
@@ -130,17 +114,17 @@ def test_all_counts_of_tokens_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_a_job_is_polled_until_it_is_done(tmp_path: Path) -> None:
+def test_a_job_is_polled_until_it_is_done() -> None:
     ((num_polls, status),) = matches(
-        r"^resp_\w+ after (\d+) polls: (\w+)\n.+", output("long_job.py", tmp_path)
+        r"^resp_\w+ after (\d+) polls: (\w+)\n.+", output_of(TOUR / "long_job.py")
     )
     assert status in ("completed", "incomplete")  # at its limit of tokens
     assert int(num_polls) > 0
 
 
 @pytest.mark.model
-def test_an_agents_cost_is_told(tmp_path: Path) -> None:
-    shown = output("react_agent.py", tmp_path)
+def test_an_agents_cost_is_told() -> None:
+    shown = output_of(TOUR / "react_agent.py")
     assert matches(r"^\('tool_name_0', '(\w+)'\)", shown)[0] in ("population", "ratio", "finish")
     figures = matches(
         r"^(plain|agent): [\d.]+ s, ([\d.]+) calls, ([\d.]+) tokens, ([\d.]+) passes", shown
