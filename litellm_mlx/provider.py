@@ -1,19 +1,18 @@
 """`MLXProvider`: LiteLLM's entry points as thin adapters over one shared path.
 
 Sync and async, stream and whole answer all go through `_start`; what follows only differs in how
-events are awaited and what is made of them. The streaming entry points are plain functions that
-start eagerly, so that errors surface at the call, where LiteLLM's fallbacks look for them.
+events are awaited and what is made of them. What a call is to the engine is `serve_call`'s.
+The streaming entry points are plain functions that start eagerly, so that errors surface at the
+call, where LiteLLM's fallbacks look for them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import litellm
@@ -22,50 +21,14 @@ from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseS
 
 from litellm_mlx import network, observe
 from litellm_mlx.config import EngineConfig
-from litellm_mlx.errors import (
-    BudgetError,
-    ConstraintError,
-    EngineError,
-    LiteLLMMLXError,
-    RequestError,
-)
+from litellm_mlx.errors import EngineError, LiteLLMMLXError, RequestError
 from litellm_mlx.translate.embedding import EmbeddingCall, embedding_response
-from litellm_mlx.translate.response import (
-    AnswerBuilder,
-    AnswerFacts,
-    ChunkBuilder,
-    to_litellm_error,
-)
-from litellm_mlx.types import Done, Event
+from litellm_mlx.translate.response import AnswerBuilder, ChunkBuilder, to_litellm_error
 
 if TYPE_CHECKING:
-    from litellm_mlx.engine.checked import Events
     from litellm_mlx.engine.embedding import EmbeddingEngine, EmbeddingRequest
-    from litellm_mlx.engine.engine import Engine
-    from litellm_mlx.models.loader import LoadedModel
     from litellm_mlx.models.registry import Lease, ModelRegistry
-    from litellm_mlx.translate.read_answer import AnswerReader
-    from litellm_mlx.translate.request import PreparedRequest
-    from litellm_mlx.types import Tier
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """A request that the engine has accepted: its events, and how its answer is to look."""
-
-    n: int
-    events: Events
-    reader: AnswerReader
-    facts: AnswerFacts
-    lease: Lease[
-        Engine[LoadedModel]
-    ]  # the model stays in memory until this is released, or dropped with the answer
-
-    def read(self, event: Event) -> Iterable[Event]:
-        """What an event of the engine's is to the caller; its last one is noted."""
-        if isinstance(event, Done):
-            observe.note(observe.Answered(self.facts.model, self.facts.tier, event))
-        return self.reader.read(event)
+    from litellm_mlx.serve_call import StartedCall
 
 
 class MLXProvider(CustomLLM):
@@ -178,92 +141,32 @@ class MLXProvider(CustomLLM):
             raise
         return wanted, request, lease
 
-    def _start(self, call: Mapping[str, Any], *, is_stream: bool) -> _Started:
-        """Load the model if need be, translate, compile, submit. Blocks; not for event loops."""
+    def _start(self, call: Mapping[str, Any], *, is_stream: bool) -> StartedCall:
+        """Have the engine take a call. Blocks; not for event loops."""
+        from litellm_mlx.serve_call import start_call
+        from litellm_mlx.translate.request import Call
+
         config = self.registry.config
-        if network.is_from_network(call.get("litellm_params") or {}):
+        litellm_params = call.get("litellm_params") or {}
+        if network.is_from_network(litellm_params):
             network.own_models()
             network.check_model(call["model"], config)
             network.check_size(call["optional_params"], config)
             config = network.client_config(config)
-        lease = self.registry.lease(call["model"])
-        try:
-            return self._start_on(lease, call, config, is_stream=is_stream)
-        except BaseException:
-            lease.release()  # the error's traceback would keep it
-            raise
-
-    def _start_on(
-        self,
-        lease: Lease[Engine[LoadedModel]],
-        call: Mapping[str, Any],
-        config: EngineConfig,
-        *,
-        is_stream: bool,
-    ) -> _Started:
-        from litellm_mlx.translate.read_answer import AnswerReader
-        from litellm_mlx.translate.request import Call, build_request
-
-        deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
-        litellm_params = call.get("litellm_params") or {}
-        engine = lease.engine
-        model = engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
         api_call = Call(
             messages=call["messages"],
             params=call["optional_params"],
             is_raw=litellm_params.get("text_completion") is True,
             is_stream=is_stream,
             drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
-            deadline_s=deadline_s,
+            deadline_s=time.monotonic() + self._timeout_s(call.get("timeout")),
         )
-        prepared = build_request(api_call, model, config)
-        try:
-            tier, events = _submit(engine, prepared, config)
-        except (BudgetError, ConstraintError):
-            if not prepared.repairs:
-                raise
-            # A repair is ours: where it cannot be enforced, the request counts as it was sent.
-            as_sent = dataclasses.replace(api_call, repairs_prompt=False)
-            prepared = build_request(as_sent, model, config)
-            tier, events = _submit(engine, prepared, config)
-        facts = AnswerFacts(
-            model=call["model"],
-            fingerprint=model.fingerprint,
-            wants_logprobs=prepared.generation.num_top_logprobs is not None,
-            tier=tier,
-            repairs=prepared.repairs,
-            budget_finish_reason=prepared.budget_finish_reason,
-            is_function_call=prepared.tools is not None and prepared.tools.is_function_call,
-        )
-        n = prepared.generation.n
-        return _Started(n, events, AnswerReader(prepared.tools, n), facts, lease)
+        return start_call(self.registry, call["model"], api_call, config)
 
     def _timeout_s(self, timeout: Any) -> float:
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
         seconds = getattr(timeout, "read", timeout)
         return float(seconds) if seconds is not None else self.registry.config.default_timeout_s
-
-
-def _submit(
-    engine: Engine[LoadedModel], prepared: PreparedRequest, config: EngineConfig
-) -> tuple[Tier | None, Events]:
-    """Hand a request to the engine, with the check that its constraint needs around it."""
-    from litellm_mlx.engine.checked import CheckedEvents
-
-    request, tools = prepared.generation, prepared.tools
-    if request.constraint is None:
-        return None, engine.submit(request)
-    index = engine.index(request.constraint)
-    checks = [index.check] if index.tier == "grammar+check" else []
-    if tools is not None and tools.needs_check:
-        checks.append(tools.check)
-    if not checks:
-        return "grammar", engine.submit(request)
-
-    def check(text: str) -> str | None:
-        return next((problem for check in checks if (problem := check(text))), None)
-
-    return "grammar+check", CheckedEvents(request, engine.submit, check, config.max_tries)
 
 
 def _config_from_env() -> EngineConfig:
@@ -306,7 +209,7 @@ class _typed_errors:  # reads as a statement
             raise to_litellm_error(wrapped, self._model) from error
 
 
-def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
+def _chunks(started: StartedCall) -> Iterator[ModelResponseStream]:
     builder = ChunkBuilder(started.facts)
     with _typed_errors(started.facts.model):
         try:
@@ -314,11 +217,10 @@ def _chunks(started: _Started) -> Iterator[ModelResponseStream]:
                 for read in started.read(event):
                     yield from builder.chunks(read)
         finally:
-            started.events.close()
-            started.lease.release()
+            started.close()
 
 
-async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
+async def _achunks(started: StartedCall) -> AsyncIterator[ModelResponseStream]:
     builder = ChunkBuilder(started.facts)
     with _typed_errors(started.facts.model):
         try:
@@ -327,5 +229,4 @@ async def _achunks(started: _Started) -> AsyncIterator[ModelResponseStream]:
                     for chunk in builder.chunks(read):
                         yield chunk
         finally:
-            started.events.close()
-            started.lease.release()
+            started.close()

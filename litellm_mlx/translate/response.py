@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from litellm import exceptions
@@ -39,13 +39,12 @@ from litellm_mlx.errors import (
     UnsupportedParameterError,
     WorkerError,
 )
+from litellm_mlx.translate.answer_facts import AnswerFacts
 from litellm_mlx.types import (
     Delta,
     Done,
     Event,
     Finished,
-    FinishReason,
-    Tier,
     TokenLogprob,
     ToolCallDelta,
     Usage,
@@ -54,48 +53,6 @@ from litellm_mlx.types import (
 PROVIDER = "mlx"
 # Key in a response's `_hidden_params` under which the engine's own timings travel.
 TIMINGS_KEY = "litellm_mlx_timings"
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerFacts:
-    """What an answer says beside its text.
-
-    Attributes:
-        model: as it was asked.
-        fingerprint: of the model.
-        wants_logprobs: the caller asked for them.
-        tier: how its constraint held; `None` for free text.
-        repairs: what was mended of the request's schema.
-        budget_finish_reason: reported where the token budget closed the text.
-        is_function_call: the caller sent the older `functions`.
-    """
-
-    model: str
-    fingerprint: str
-    wants_logprobs: bool = False
-    tier: Tier | None = None
-    repairs: tuple[str, ...] = ()
-    budget_finish_reason: FinishReason = "length"
-    is_function_call: bool = False
-
-    def finish_reason(self, finished: Finished) -> str:
-        """The reason as this caller wants it."""
-        if finished.closed_by_budget:
-            return self.budget_finish_reason
-        if finished.reason == "tool_calls" and self.is_function_call:
-            return "function_call"
-        return finished.reason
-
-    def extras(self, done: Done, finished: Finished) -> dict[str, Any] | None:
-        """What goes into `provider_specific_fields`, which LiteLLM's proxy passes on."""
-        if self.tier is None:
-            return None
-        return {
-            "tier": self.tier,
-            "tries": done.num_tries,
-            "closed_by_budget": finished.closed_by_budget,
-            "repairs": list(self.repairs),
-        }
 
 
 class AnswerBuilder:
