@@ -28,6 +28,7 @@ EXPECTED = {
         r"ages: \{'",
     ],
     "router.py": ["asked small, answered by smollm2", "asked large, answered by smollm2"],
+    "dspy_engine.py": ["mood: ", r"samples: \[", r"\|", "loaded: "],
     "partial_objects.py": [r"None \| None \| 0", r'"minutes": \d+'],
     "mlflow_autolog.py": [
         *("span: Predict.forward LLM", "span: LM.__call__ CHAT_MODEL mlx/smollm2-135m\n"),

@@ -18,9 +18,10 @@ LAYERS = [
     {"models"},
     {"translate"},
     {"network", "observe"},
+    {"serve_call"},
     {"provider"},
     {"register", "loading", "partial", "proxy", "__init__"},
-    {"metrics"},
+    {"metrics", "dspy"},
     {"serving", "startup"},
     {"cli", "__main__"},
 ]
@@ -38,7 +39,7 @@ BORDERS = {
         *("models/facts.py", "models/hub.py"),
     },
     "outlines": {"grammar/output_types.py"},
-    "dspy": set(),
+    "dspy": {f"dspy/{name}.py" for name in ("engine", "lm15_events", "lm15_requests")},
 }
 
 
