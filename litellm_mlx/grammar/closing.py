@@ -60,7 +60,8 @@ class _Point:
     """A place in the text: the tokens to it, and what tells it from other places.
 
     `num_laps` counts stretches of forced text on the way, `last_forced` is the last of them: in
-    JSON the name of a property. `look` is a hash of the bitmask and the open containers.
+    JSON the name of a property. `look` is a hash of the bitmask, the open containers and the
+    guide's own state, where it shows one.
     """
 
     guide: Guide
@@ -162,7 +163,7 @@ class _Search:
         rest = self._rest_of_known(guide, len(path))
         if rest is not None:
             return path + rest
-        look = hash((self._row.tobytes(), place))
+        look = hash((self._row.tobytes(), place, guide.state))
         branches = self._tokens.branches(self._row, place, self._landmarks.key_starts)
         tails = tuple(self._tails(guide))  # before the bitmask is used for something else
         return _Point(
@@ -227,7 +228,8 @@ class _Search:
 
     def _look(self, guide: Guide) -> int:
         guide.fill_bitmask(self._row)
-        return hash((self._row.tobytes(), guide.json_place, guide.is_accepting))
+        place = (guide.json_place, guide.state, guide.is_accepting)
+        return hash((self._row.tobytes(), place))
 
     def _tails(self, guide: Guide) -> Iterator[Path]:
         """Texts that complete the part of the text that the guide is in."""

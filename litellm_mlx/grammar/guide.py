@@ -7,7 +7,7 @@ putting the bitmask on logits is `mask`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from litellm_mlx.errors import ConstraintError, EngineError
@@ -45,6 +45,11 @@ class Guide(Protocol):
     @property
     def json_place(self) -> JsonPlace | None:
         """Where in a JSON text it is; None where the text is not JSON as a whole."""
+        ...
+
+    @property
+    def state(self) -> Hashable | None:
+        """What tells this place of the grammar from others; None where the engine keeps it."""
         ...
 
     @property
@@ -139,6 +144,11 @@ class LLGuide:
         return None
 
     @property
+    def state(self) -> None:
+        """The engine keeps it."""
+        return None
+
+    @property
     def is_accepting(self) -> bool:
         """The text may end here."""
         return self._has_stopped or self._matcher.is_accepting()
@@ -174,7 +184,7 @@ class LLGuide:
             reason = self._matcher.get_error()
             if _LEXER_LIMIT in reason:
                 raise _gave_up(reason)
-            raise _not_allowed(token_id, reason)
+            raise not_allowed(token_id, reason)
         self._has_stopped = token_id in self._vocabulary.stop_token_ids
 
     def forced(self) -> list[int]:
@@ -216,7 +226,7 @@ class CoreGuide:
         self._index = index
         self._guide = outlines_core.Guide(index)
         self._vocabulary = vocabulary
-        self._stops = vocabulary.derived("stop_bitmask", _stop_bitmask)
+        self._stops = vocabulary.derived("stop_bitmask", stop_bitmask)
         self._has_stopped = False
         # One way to each state on the way here: the tokens to this one, without loops.
         self._path: list[int] = []
@@ -231,6 +241,11 @@ class CoreGuide:
     def json_place(self) -> None:
         """Not known here; see `LimitedGuide`."""
         return None
+
+    @property
+    def state(self) -> int:
+        """The automaton's state."""
+        return int(self._guide.get_state())
 
     @property
     def is_accepting(self) -> bool:
@@ -257,14 +272,14 @@ class CoreGuide:
         """Take the token that was sampled; see `Guide`."""
         is_stop = token_id in self._vocabulary.stop_token_ids
         if self._has_stopped or (is_stop and not self.is_accepting):
-            raise _not_allowed(token_id, "the text must go on")
+            raise not_allowed(token_id, "the text must go on")
         if is_stop:
             self._has_stopped = True
             return
         try:
             self._guide.advance(token_id, return_tokens=False)
         except ValueError as error:
-            raise _not_allowed(token_id, str(error)) from error
+            raise not_allowed(token_id, str(error)) from error
         self._extend_path(token_id)
 
     def forced(self) -> list[int]:
@@ -336,6 +351,11 @@ class LimitedGuide:
         return JsonPlace(self._depth, self._state.part in ("string", "escape"))
 
     @property
+    def state(self) -> Hashable | None:
+        """That of the guide inside."""
+        return self._guide.state
+
+    @property
     def is_accepting(self) -> bool:
         """The text may end here."""
         return self._guide.is_accepting
@@ -396,11 +416,13 @@ def _gave_up(reason: str) -> ConstraintError:
     )
 
 
-def _not_allowed(token_id: int, reason: str) -> EngineError:
+def not_allowed(token_id: int, reason: str) -> EngineError:
+    """The error of a token that the bitmask had not."""
     return EngineError(f"token {token_id} does not continue the constrained text: {reason}")
 
 
-def _stop_bitmask(vocabulary: Vocabulary) -> Bitmask:
+def stop_bitmask(vocabulary: Vocabulary) -> Bitmask:
+    """Bitmask of the stop tokens."""
     return vocabulary.bitmask(vocabulary.stop_token_ids)
 
 

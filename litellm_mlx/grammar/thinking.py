@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from litellm_mlx.errors import EngineError
@@ -48,6 +48,11 @@ class ThinkingGuide:
         if self.is_thinking or self._inner is None:
             return None
         return self._inner.json_place
+
+    @property
+    def state(self) -> Hashable | None:
+        """That of the guide of the answer."""
+        return None if self._inner is None else self._inner.state
 
     @property
     def is_thinking(self) -> bool:

@@ -91,6 +91,12 @@ def test_a_regex_has_an_ending(backend: Backend, pattern: str) -> None:
     assert_ends(compiled(constraint), constraint)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_places_that_only_look_alike_are_not_taken_for_one(backend: Backend) -> None:
+    choice = choice_constraint(["yes, and for the following reasons, which are many"], backend)
+    assert assert_ends(compiled(choice), choice).startswith(b"yes, and for")
+
+
 def test_choices_and_grammars_have_endings() -> None:
     choice = choice_constraint(["one", "two"])
     assert assert_ends(compiled(choice), choice) in (b"one", b"two")
