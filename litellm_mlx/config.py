@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from litellm_mlx.registered import check_backend
 from litellm_mlx.types import Backend
 
 DeviceChoice = Literal["auto", "cpu"]
@@ -111,8 +112,7 @@ class EngineConfig:
             raise ValueError(f"kv_bits must be one of {KV_BITS}, not {self.kv_bits!r}")
         if self.device not in get_args(DeviceChoice):
             raise ValueError(f"device must be one of {get_args(DeviceChoice)}, not {self.device!r}")
-        if self.backend not in get_args(Backend):
-            raise ValueError(f"backend must be one of {get_args(Backend)}, not {self.backend!r}")
+        check_backend(self.backend)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> EngineConfig:

@@ -11,7 +11,9 @@ from typing import Literal
 FinishReason = Literal["stop", "length", "tool_calls"]
 ConstraintKind = Literal["json_schema", "regex", "choice", "grammar", "structure"]
 Tier = Literal["grammar", "grammar+check"]
-Backend = Literal["llguidance", "outlines_core"]
+# One of these, or a name given to `extend.register_backend`.
+Backend = str
+BUILT_IN_BACKENDS = ("llguidance", "outlines_core")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.automaton import compile_registered
 from litellm_mlx.grammar.core_compiler import core_index
 from litellm_mlx.grammar.guide import CoreGuide, Guide, LimitedGuide, LLGuide
 from litellm_mlx.grammar.matcher import NotCompiledError, grammar_matcher, with_stack_for
@@ -126,11 +128,9 @@ def compile_constraint(constraint: Constraint, vocabulary: Vocabulary) -> Index:
     if constraint.kind == "json_schema":
         number_limit(vocabulary)  # once per vocabulary, here rather than between two tokens
         nesting_limit(vocabulary)
-    start = time.monotonic()
+    compile_by = _BUILT_IN.get(constraint.backend, compile_registered)
     try:
-        if constraint.backend == "outlines_core":
-            return _compile_core(constraint, vocabulary, start)
-        return _compile_llguidance(constraint, vocabulary, start)
+        return compile_by(constraint, vocabulary)
     except NotCompiledError as error:
         raise refused(constraint, error.reason) from error
 
@@ -139,14 +139,14 @@ def _limited(guide: Guide, vocabulary: Vocabulary, kind: str) -> Guide:
     return LimitedGuide(guide, vocabulary) if kind == "json_schema" else guide
 
 
-def _compile_llguidance(constraint: Constraint, vocabulary: Vocabulary, start: float) -> Index:
-    plan = None
+def _compile_llguidance(constraint: Constraint, vocabulary: Vocabulary) -> Index:
+    start_s, plan = time.monotonic(), None
     if constraint.kind == "json_schema":
         plan = plan_schema(constraint.source, vocabulary)
         matcher = plan.matcher
     else:
         matcher = _text_matcher(constraint, vocabulary)
-    return LLIndex(matcher, vocabulary, constraint.kind, time.monotonic() - start, plan)
+    return LLIndex(matcher, vocabulary, constraint.kind, time.monotonic() - start_s, plan)
 
 
 def _text_matcher(constraint: Constraint, vocabulary: Vocabulary) -> LLMatcher:
@@ -169,11 +169,19 @@ def _llguidance_grammar(constraint: Constraint) -> str:
     return grammar_from("grammar", constraint.source)
 
 
-def _compile_core(constraint: Constraint, vocabulary: Vocabulary, start: float) -> Index:
+def _compile_core(constraint: Constraint, vocabulary: Vocabulary) -> Index:
+    start_s = time.monotonic()
     if constraint.kind == "json_schema":
         check_is_json_schema(json.loads(constraint.source))
     index = core_index(constraint, vocabulary)
-    return CoreIndex(index, vocabulary, constraint.kind, time.monotonic() - start)
+    return CoreIndex(index, vocabulary, constraint.kind, time.monotonic() - start_s)
+
+
+# The backends of this package; others are `automaton`'s.
+_BUILT_IN: Mapping[str, Callable[[Constraint, Vocabulary], Index]] = {
+    "llguidance": _compile_llguidance,
+    "outlines_core": _compile_core,
+}
 
 
 def refused(constraint: Constraint, reason: str) -> ConstraintError:

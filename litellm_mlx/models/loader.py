@@ -21,6 +21,7 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import ModelNotFoundError
 from litellm_mlx.grammar.vocabulary import Vocabulary
 from litellm_mlx.models.base import BaseModel, load_base
+from litellm_mlx.models.custom import locate
 from litellm_mlx.models.facts import (
     answer_opening,
     context_tokens,
@@ -170,7 +171,7 @@ def find_files(spec: ModelSpec, hardware: HardwareProfile, *, progress: bool) ->
         from litellm_mlx.models.embedded import SMOLLM2, ensure_embedded
 
         return ModelFiles(ensure_embedded(progress=progress), SMOLLM2.sha256)
-    root = Path(spec.location)
+    root = locate(spec.location) if spec.source == "registered" else Path(spec.location)
     _require(spec, root)
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _listing(root)]
     return ModelFiles(root, f"{root}:{status}")
@@ -193,7 +194,7 @@ def _listing(root: Path) -> list[Path]:
 
 def _require(spec: ModelSpec, root: Path) -> None:
     """Refuse a path that holds no model, saying what is missing."""
-    if spec.source == "gguf":
+    if root.suffix.lower() == ".gguf":
         if not root.is_file():
             raise ModelNotFoundError(f"no GGUF file at {root} (asked for as {spec.name!r})")
         return

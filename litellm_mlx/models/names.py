@@ -19,9 +19,10 @@ from typing import Literal
 from urllib.parse import parse_qsl
 
 from litellm_mlx.errors import ModelNotFoundError, UnsupportedParameterError
+from litellm_mlx.models.custom import custom_loader
 from litellm_mlx.types import SamplingDefaults
 
-ModelSource = Literal["embedded", "hub", "directory", "gguf"]
+ModelSource = Literal["embedded", "hub", "directory", "gguf", "registered"]
 BaseKey = tuple[ModelSource, str, str | None]
 ModelKey = tuple[BaseKey, str | None, bool]
 
@@ -72,10 +73,11 @@ class Alias:
 class ModelSpec:
     """Where a named model lies.
 
-    `name` is the name as it was asked, without `mlx/`; `location` a repository id or an absolute
-    path. `context_tokens` and `sampling` are what the alias table says; the model's own files
-    come first where they speak, but for the embedded model, whose file holds no sampling. `embeds`
-    says that it is wanted for its vectors.
+    `name` is the name as it was asked, without `mlx/`; `location` a repository id, an absolute
+    path, or the name that a registered loader takes. `context_tokens` and `sampling` are what the
+    alias table says; the model's own files come first where they speak, but for the embedded
+    model, whose file holds no sampling. `embeds` says that it is
+    wanted for its vectors.
     """
 
     name: str
@@ -122,6 +124,8 @@ def _alias(name: str, row: Mapping[str, object]) -> Alias:
 def parse_model_name(name: str) -> ModelSpec:
     """What `name` (without `mlx/`) stands for; reads no file but the alias table.
 
+    An alias comes first, then what a registered loader takes.
+
     Raises:
         ModelNotFoundError: a name of no known form; the message holds the nearest aliases.
         UnsupportedParameterError: a query other than `?adapter=PATH`.
@@ -130,6 +134,8 @@ def parse_model_name(name: str) -> ModelSpec:
     adapter = _parse_query(name, query)
     if alias := aliases().get(base.lower()):
         return _alias_spec(name, alias, adapter)
+    if custom_loader(base) is not None:
+        return ModelSpec(name, "registered", base, adapter=adapter)
     if _is_path(base):
         return _path_spec(name, base, adapter)
     repository, at, revision = base.partition("@")

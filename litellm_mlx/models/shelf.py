@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_mlx.errors import ModelNotFoundError
+from litellm_mlx.models.custom import locate
 from litellm_mlx.models.embedded import SMOLLM2, cache_dir
 from litellm_mlx.models.hardware import HardwareProfile
 from litellm_mlx.models.memory import MARGIN_BYTES
@@ -56,7 +57,7 @@ def remove(name: str) -> int:
     if spec.source == "embedded":
         return _remove_embedded(name)
     if spec.source != "hub":
-        raise ModelNotFoundError(f"{name!r} is a path; delete it yourself")
+        raise ModelNotFoundError(f"{name!r} is not of the hub; delete its files yourself")
     found = [repo for repo in _cached_repositories() if repo.repo_id == spec.location]
     if not found:
         raise ModelNotFoundError(f"nothing of {name!r} is on this disk")
@@ -79,7 +80,7 @@ def fetch(spec: ModelSpec) -> Path:
         from litellm_mlx.models.hub import fetch_snapshot
 
         return fetch_snapshot(spec.location, spec.revision)
-    return Path(spec.location)
+    return locate(spec.location) if spec.source == "registered" else Path(spec.location)
 
 
 def _aliases() -> Iterator[Alias]:

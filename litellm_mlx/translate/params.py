@@ -10,9 +10,17 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from litellm_mlx.errors import UnsupportedParameterError
+from litellm_mlx.registered import check_backend
 from litellm_mlx.types import Backend, SamplingDefaults, SamplingParams
 
 # Below it a temperature only overflows the division; greedy is its limit (as in vLLM).
@@ -102,7 +110,7 @@ class RequestParams(BaseModel):
     prompt_cache_key: str | None = Field(None, min_length=1)
     prompt_repair: bool | None = None
     chat_template_kwargs: dict[str, Any] = {}
-    guided_decoding_backend: Backend | None = None
+    guided_decoding_backend: Annotated[Backend, AfterValidator(check_backend)] | None = None
     tools: list[Any] = []  # what is in them and in the choices is read by `tools`
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool = True

@@ -25,7 +25,9 @@ from litellm_mlx.grammar.tiers import whole_check
 from litellm_mlx.translate.params import RequestParams
 from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
 from litellm_mlx.translate.tool_formats.form import Form, Tool, seq
+from litellm_mlx.translate.tool_formats.gemma_form import GemmaForm
 from litellm_mlx.translate.tool_formats.json_form import JsonForm
+from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
 from litellm_mlx.translate.tool_formats.values import is_exact
 from litellm_mlx.translate.tool_reader import ToolReader, read_calls
 
@@ -285,8 +287,13 @@ def _unknown_choice(given: object, parameter: str) -> UnsupportedParameterError:
 
 
 def _is_held(tool: Tool, form: Form) -> bool:
-    """The structure's own grammar and checks say all that the tool's schema says."""
-    return isinstance(form, JsonForm) or is_exact(tool)
+    """The structure's own grammar and checks say all that the tool's schema says.
+
+    A form of a class that is not ours may write arguments in ways of its own.
+    """
+    if type(form) is JsonForm:
+        return True
+    return type(form) in (MarkupForm, GemmaForm) and is_exact(tool)
 
 
 def _check(tool: Tool) -> Callable[[str], str | None]:

@@ -2,14 +2,16 @@
 
 Mostly mlx-lm's guess from the chat template decides; the names in `_BY_PARSER` are its parsers'.
 What mlx-lm has no parser for is told by its template here. A template that shows no tools at all
-gets `PLAIN` and an instruction, see `translate.tools`.
+gets `PLAIN` and an instruction, see `translate.tools`. Forms from outside (`extend`) come first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from litellm_mlx.registered import Table
 from litellm_mlx.translate.tool_formats.deepseek import (
     DEEPSEEK_V3,
     DEEPSEEK_V32,
@@ -223,6 +225,17 @@ _BY_TEMPLATE: tuple[tuple[tuple[str, ...], Form], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class CustomForm:
+    """A form from outside, and the chat templates that it goes with."""
+
+    matches: Callable[[str], bool]
+    form: Form
+
+
+custom_forms: Table[CustomForm] = Table("tool format")
+
+
 def form_of(tokenizer: Any) -> Form:
     """The form that a model writes its calls in; `PLAIN` where its files name none.
 
@@ -230,6 +243,9 @@ def form_of(tokenizer: Any) -> Form:
         tokenizer: mlx-lm's wrapper.
     """
     template = template_of(tokenizer)
+    for _, custom in custom_forms.items():
+        if custom.matches(template):
+            return custom.form
     parser = getattr(getattr(tokenizer, "tool_parser", None), "__module__", "").rpartition(".")[2]
     if parser in _BY_PARSER:
         return _BY_PARSER[parser](template)
