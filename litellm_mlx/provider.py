@@ -22,8 +22,13 @@ from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseS
 from litellm_mlx import network, observe
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import EngineError, LiteLLMMLXError, RequestError
-from litellm_mlx.translate.embedding import EmbeddingCall, embedding_response
-from litellm_mlx.translate.response import AnswerBuilder, ChunkBuilder, to_litellm_error
+from litellm_mlx.translate.embedding import EmbeddingCall
+from litellm_mlx.translate.response import (
+    AnswerBuilder,
+    ChunkBuilder,
+    embedding_response,
+    to_litellm_error,
+)
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.embedding import EmbeddingEngine, EmbeddingRequest

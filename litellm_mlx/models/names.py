@@ -76,8 +76,7 @@ class ModelSpec:
     `name` is the name as it was asked, without `mlx/`; `location` a repository id, an absolute
     path, or the name that a registered loader takes. `context_tokens` and `sampling` are what the
     alias table says; the model's own files come first where they speak, but for the embedded
-    model, whose file holds no sampling. `embeds` says that it is
-    wanted for its vectors.
+    model, whose file holds no sampling. `embeds` says that it is wanted for its vectors.
     """
 
     name: str

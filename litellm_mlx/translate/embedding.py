@@ -1,22 +1,34 @@
-"""LiteLLM's embedding call <-> texts and vectors."""
+"""The arguments of an embedding call -> texts, and vectors at the length that is wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from litellm.types.utils import Embedding, EmbeddingResponse
-from litellm.types.utils import Usage as LiteLLMUsage
+from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import RequestError, UnsupportedParameterError
 
 if TYPE_CHECKING:
-    from litellm_mlx.engine.embedding import Embedder, Vectors
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
 
 # Accepted, and without effect on vectors.
 _IGNORED = ("user", "metadata", "encoding_format")
 _OWN = ("output_dimensions", "prompt_name")
+
+
+class Embedder(Protocol):
+    """What must be known of a model that makes vectors."""
+
+    @property
+    def dimensions(self) -> int:
+        """Of each vector."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Texts that it was trained to find before others, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +96,3 @@ class EmbeddingCall:
         length = np.linalg.norm(cut, axis=1, keepdims=True)
         shortened: Vectors = cut / np.maximum(length, np.finfo(np.float32).tiny)
         return shortened
-
-
-def embedding_response(
-    response: EmbeddingResponse, model: str, vectors: Vectors, num_tokens: int
-) -> EmbeddingResponse:
-    """Put an answer into LiteLLM's response."""
-    response.model = model
-    response.data = [
-        Embedding(embedding=vector.tolist(), index=index, object="embedding")
-        for index, vector in enumerate(vectors)
-    ]
-    response.usage = LiteLLMUsage(
-        prompt_tokens=num_tokens, completion_tokens=0, total_tokens=num_tokens
-    )
-    return response

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litellm import exceptions
 from litellm.types.utils import (
@@ -16,6 +16,8 @@ from litellm.types.utils import (
     ChoiceLogprobs,
     Choices,
     CompletionTokensDetailsWrapper,
+    Embedding,
+    EmbeddingResponse,
     Function,
     FunctionCall,
     Message,
@@ -49,6 +51,9 @@ from litellm_mlx.types import (
     ToolCallDelta,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from litellm_mlx.translate.embedding import Vectors
 
 PROVIDER = "mlx"
 # Key in a response's `_hidden_params` under which the engine's own timings travel.
@@ -218,6 +223,21 @@ def to_litellm_error(error: LiteLLMMLXError, model: str) -> Exception:
     if isinstance(error, RequestTimeoutError):
         return exceptions.Timeout(message, model, PROVIDER)
     return exceptions.InternalServerError(message, PROVIDER, model)
+
+
+def embedding_response(
+    response: EmbeddingResponse, model: str, vectors: Vectors, num_tokens: int
+) -> EmbeddingResponse:
+    """Put an answer into LiteLLM's response."""
+    response.model = model
+    response.data = [
+        Embedding(embedding=vector.tolist(), index=index, object="embedding")
+        for index, vector in enumerate(vectors)
+    ]
+    response.usage = LiteLLMUsage(
+        prompt_tokens=num_tokens, completion_tokens=0, total_tokens=num_tokens
+    )
+    return response
 
 
 def _usage(usage: Usage) -> LiteLLMUsage:

@@ -38,6 +38,7 @@ BORDERS = {
         "models/weights.py",
         *("models/facts.py", "models/hub.py"),
     },
+    "mlx_vlm": {"models/embedder.py"},
     "outlines": {"grammar/output_types.py"},
     "dspy": {f"dspy/{name}.py" for name in ("engine", "lm15_events", "lm15_requests")},
 }
