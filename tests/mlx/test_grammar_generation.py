@@ -7,6 +7,7 @@ any number of draws is a bug. How many texts end in time is by seed, and so fixe
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import decimal
@@ -42,11 +43,19 @@ from tests.grammar_sampling import (
 
 SEED = 20261121
 VALIDATOR = jsonschema.Draft202012Validator
+# Where `jsonpointer` is installed, jsonschema 4.26 takes no number alone for a relative pointer,
+# which the draft does: "0" is the value itself.
+FORMAT_CHECKER = copy.copy(VALIDATOR.FORMAT_CHECKER)
+FORMAT_CHECKER.checkers = {
+    name: check
+    for name, check in VALIDATOR.FORMAT_CHECKER.checkers.items()
+    if name != "relative-json-pointer"
+}
 
 
 def _check(text: bytes, schema: Any, adapter: TypeAdapter[Any] | None) -> Any:
     value = json.loads(text)
-    VALIDATOR(schema, format_checker=VALIDATOR.FORMAT_CHECKER).validate(value)
+    VALIDATOR(schema, format_checker=FORMAT_CHECKER).validate(value)
     if adapter is not None:
         adapter.validate_python(value)
     _check_numbers(value)
