@@ -87,11 +87,14 @@ def _show(found: list[ShelfModel]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("mlx/…", "licence", "context", "on this disk", "fits in memory", box=None)
+    table = Table(
+        "mlx/…", "makes", "licence", "context", "on this disk", "fits in memory", box=None
+    )
     for model in found:
         here = model.disk_bytes is not None
         table.add_row(
             model.name,
+            "vectors" if model.embeds else "text",
             model.licence or "?",
             f"{model.context_tokens:,}" if model.context_tokens else "?",
             _gib(model.disk_bytes) if model.disk_bytes is not None else "-",

@@ -27,6 +27,7 @@ class ShelfModel:
         context_tokens: likewise.
         disk_bytes: of its files here; `None` where it is not here.
         fits: its weights fit into the memory that is free now; `None` where it is not here.
+        embeds: it makes vectors and no answers, as far as the table knows.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ShelfModel:
     context_tokens: int | None
     disk_bytes: int | None
     fits: bool | None
+    embeds: bool = False
 
 
 def shelf(hardware: HardwareProfile) -> list[ShelfModel]:
@@ -111,6 +113,7 @@ def _of_alias(alias: Alias, repo: Any | None, hardware: HardwareProfile) -> Shel
         alias.context_tokens,
         disk_bytes,
         _fits(disk_bytes, hardware),
+        alias.embeds,
     )
 
 
