@@ -188,7 +188,12 @@ def _add(first: Done, second: Done) -> Done:
         completion_tokens=first.usage.completion_tokens + second.usage.completion_tokens,
         reasoning_tokens=first.usage.reasoning_tokens + second.usage.reasoning_tokens,
     )
-    return replace(first, usage=usage, timings=first.timings.followed_by(second.timings))
+    return replace(
+        first,
+        usage=usage,
+        timings=first.timings.followed_by(second.timings),
+        num_forced_tokens=first.num_forced_tokens + second.num_forced_tokens,
+    )
 
 
 def _violation(problem: str, text: str, num_tries: int) -> ConstraintViolationError:

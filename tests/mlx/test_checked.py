@@ -10,6 +10,7 @@ import litellm
 import pytest
 from litellm.exceptions import JSONSchemaValidationError
 
+from litellm_mlx import observe
 from litellm_mlx.register import handler
 
 USER = [{"role": "user", "content": "hello"}]
@@ -74,6 +75,19 @@ def test_every_try_counts_in_the_usage(tiny: str) -> None:
         response = ask(tiny, response_format=OFTEN, seed=seed, temperature=1)
         by_tries[fields(response.choices[0])["tries"]] = response.usage.completion_tokens
     assert by_tries[2] >= 1.5 * by_tries[1]
+
+
+def test_every_try_counts_among_the_forced_tokens(tiny: str) -> None:
+    """All but the two letters is forced, in every text that is drawn."""
+    outcomes: list[observe.Outcome] = []
+    observe.add_observer(outcomes.append)
+    for seed in range(30):
+        ask(tiny, response_format=OFTEN, seed=seed, temperature=1)
+    observe.remove_observer(outcomes.append)
+    dones = [outcome.done for outcome in outcomes if isinstance(outcome, observe.Answered)]
+    assert max(done.num_tries for done in dones) > 1
+    for done in dones:
+        assert done.usage.completion_tokens - done.num_forced_tokens == 2 * done.num_tries
 
 
 def test_a_seed_gives_the_same_tries_again(tiny: str) -> None:
