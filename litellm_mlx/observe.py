@@ -1,7 +1,7 @@
 """Tells whoever asks how requests went: numbers and names only, never a word of a prompt.
 
-Owns the list of those who ask, and the short memory of errors that the status page shows. What is
-made of the numbers is theirs; `metrics` makes Prometheus figures of them.
+Owns the lists of those who ask, and the short memory of errors that the status page shows. What is
+made of the numbers is theirs: `metrics` makes Prometheus figures of them, `tracing` spans.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from litellm_mlx.errors import LiteLLMMLXError, RequestCancelled
 from litellm_mlx.types import Done, Tier
@@ -19,6 +20,9 @@ from litellm_mlx.types import Done, Tier
 logger = logging.getLogger("litellm_mlx")
 
 MAX_ERRORS = 50
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,23 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """A request for vectors that ended well.
+
+    Attributes:
+        model: as it was asked for, without `mlx/`.
+        num_texts: that were embedded.
+        num_tokens: of them.
+        total_s: from its start to its end.
+    """
+
+    model: str
+    num_texts: int
+    num_tokens: int
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A request that ended with an error, or whose caller left.
 
@@ -52,12 +73,19 @@ class Failed:
     http_status: int
     at_s: float = field(default_factory=time.time)
 
+    @property
+    def is_cancelled(self) -> bool:
+        """The caller left, which is nobody's fault."""
+        return self.error == RequestCancelled.__name__
 
-Outcome = Answered | Failed
+
+Outcome = Answered | Embedded | Failed
 Observer = Callable[[Outcome], None]
+Follower = Callable[[Mapping[str, Any]], Observer]
 
 _lock = threading.Lock()
 _observers: list[Observer] = []
+_followers: list[Follower] = []
 _errors: deque[Failed] = deque(maxlen=MAX_ERRORS)
 
 
@@ -78,26 +106,78 @@ def remove_observer(observer: Observer) -> None:
             _observers.remove(observer)
 
 
+def add_follower(follower: Follower) -> None:
+    """Have a function called where every request starts; it gives the observer of that one request.
+
+    It is called on the caller's thread, or on one that has the caller's context variables, with the
+    `litellm_params` that LiteLLM sent along. Otherwise as `add_observer`.
+    """
+    with _lock:
+        if follower not in _followers:
+            _followers.append(follower)
+
+
+def remove_follower(follower: Follower) -> None:
+    """Call it for no further request."""
+    with _lock:
+        if follower in _followers:
+            _followers.remove(follower)
+
+
 def recent_errors() -> list[Failed]:
     """The last errors, newest first; callers that left are none."""
     with _lock:
         return list(reversed(_errors))
 
 
-def note(outcome: Outcome) -> None:
-    """Tell all observers."""
-    with _lock:
-        observers = list(_observers)
-        if isinstance(outcome, Failed) and outcome.error != RequestCancelled.__name__:
-            _errors.append(outcome)
-    for observer in observers:
-        try:
-            observer(outcome)
-        except Exception:
-            logger.exception("an observer of requests failed")
+class Asked:
+    """A request under way: made where it starts, it tells all observers of its end, once.
+
+    Args:
+        model: as it was asked for, without `mlx/`.
+        litellm_params: what LiteLLM sent along, for followers.
+    """
+
+    def __init__(self, model: str, litellm_params: Mapping[str, Any]) -> None:
+        with _lock:
+            followers = list(_followers)
+        self.model = model
+        self._own = [_quietly(follower, litellm_params) for follower in followers]
+        self._started_s = time.monotonic()
+        self._is_over = False
+
+    def answered(self, tier: Tier | None, done: Done) -> None:
+        """It ended well."""
+        self._end(Answered(self.model, tier, done))
+
+    def embedded(self, num_texts: int, num_tokens: int) -> None:
+        """It ended well, with vectors."""
+        total_s = time.monotonic() - self._started_s
+        self._end(Embedded(self.model, num_texts, num_tokens, total_s))
+
+    def failed(self, error: BaseException) -> None:
+        """It ended with an error of ours, with one that we did not expect, or its caller left."""
+        if not isinstance(error, Exception):  # a stream that is closed, a task that is cancelled
+            error = RequestCancelled()
+        status = error.http_status if isinstance(error, LiteLLMMLXError) else 500
+        self._end(Failed(self.model, type(error).__name__, status))
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._is_over:  # a stream may be closed after its last event
+            return
+        self._is_over = True
+        with _lock:
+            observers = list(_observers)
+            if isinstance(outcome, Failed) and not outcome.is_cancelled:
+                _errors.append(outcome)
+        for observer in (*observers, *self._own):
+            if observer is not None:
+                _quietly(observer, outcome)
 
 
-def note_error(model: str, error: BaseException) -> None:
-    """Tell all observers of an error of ours, or of one that we did not expect."""
-    status = error.http_status if isinstance(error, LiteLLMMLXError) else 500
-    note(Failed(model, type(error).__name__, status))
+def _quietly(function: Callable[[A], B], argument: A) -> B | None:
+    try:
+        return function(argument)
+    except Exception:
+        logger.exception("an observer of requests failed")
+        return None

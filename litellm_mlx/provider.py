@@ -68,47 +68,48 @@ class MLXProvider(CustomLLM):
     def completion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer, waiting in the calling thread."""
         call = _bind(*args, **kwargs)
-        with _typed_errors(call["model"]):
+        with _typed_errors(_asked(call)) as asked:
             started = self._start(call, is_stream=False)
             builder = AnswerBuilder(started.n)
             with started.lease:
                 for event in started.events:
-                    for read in started.read(event):
+                    for read in started.read(event, asked):
                         builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer; nothing blocks the event loop."""
         call = _bind(*args, **kwargs)
-        with _typed_errors(call["model"]):
+        with _typed_errors(_asked(call)) as asked:
             start = functools.partial(self._start, call, is_stream=False)
             started = await asyncio.to_thread(start)
             builder = AnswerBuilder(started.n)
             with started.lease:
                 async for event in started.events:
-                    for read in started.read(event):
+                    for read in started.read(event, asked):
                         builder.add(read)
             return builder.fill(call["model_response"], started.facts)
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponseStream]:  # type: ignore[override]  # LiteLLM's annotation is narrower than what it takes
         """Deltas, waiting in the calling thread."""
         call = _bind(*args, **kwargs)
-        with _typed_errors(call["model"]):
-            return _chunks(self._start(call, is_stream=True))
+        with _typed_errors(_asked(call)) as asked:
+            return _chunks(self._start(call, is_stream=True), asked)
 
     def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[ModelResponseStream]:  # type: ignore[override]  # as above
         """Deltas on the event loop. LiteLLM runs this call itself in an executor thread."""
         call = _bind(*args, **kwargs)
-        with _typed_errors(call["model"]):
-            return _achunks(self._start(call, is_stream=True))
+        with _typed_errors(_asked(call)) as asked:
+            return _achunks(self._start(call, is_stream=True), asked)
 
     def embedding(self, *args: Any, **kwargs: Any) -> EmbeddingResponse:
         """Vectors of texts, waiting in the calling thread."""
         call = _bind_embedding(*args, **kwargs)
-        with _typed_errors(call["model"]):
+        with _typed_errors(_asked(call)) as asked:
             wanted, request, lease = self._start_embedding(call)
             with lease:
                 vectors = wanted.shortened(request.result())
+            asked.embedded(len(vectors), request.num_tokens)
             return embedding_response(
                 call["model_response"], call["model"], vectors, request.num_tokens
             )
@@ -116,10 +117,11 @@ class MLXProvider(CustomLLM):
     async def aembedding(self, *args: Any, **kwargs: Any) -> EmbeddingResponse:
         """Vectors of texts; nothing blocks the event loop."""
         call = _bind_embedding(*args, **kwargs)
-        with _typed_errors(call["model"]):
+        with _typed_errors(_asked(call)) as asked:
             wanted, request, lease = await asyncio.to_thread(self._start_embedding, call)
             with lease:
                 vectors = wanted.shortened(await request.aresult())
+            asked.embedded(len(vectors), request.num_tokens)
             return embedding_response(
                 call["model_response"], call["model"], vectors, request.num_tokens
             )
@@ -195,42 +197,48 @@ def _bind_embedding(model: str, input: Any, *args: Any, **kwargs: Any) -> dict[s
     return {"model": model, "input": input, **kwargs}
 
 
+def _asked(call: Mapping[str, Any]) -> observe.Asked:
+    return observe.Asked(call["model"], call.get("litellm_params") or {})
+
+
 class _typed_errors:  # reads as a statement
     """Let nothing but LiteLLM's exceptions out: it retries all others, four generations deep."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, asked: observe.Asked) -> None:
+        self._asked = asked
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> observe.Asked:
+        return self._asked
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Exception):
-            observe.note_error(self._model, error)
+        if error is not None:
+            self._asked.failed(error)
         if isinstance(error, LiteLLMMLXError):
-            raise to_litellm_error(error, self._model) from error
+            raise to_litellm_error(error, self._asked.model) from error
         if isinstance(error, Exception):
             wrapped = EngineError(f"unexpected {type(error).__name__}: {error}")
-            raise to_litellm_error(wrapped, self._model) from error
+            raise to_litellm_error(wrapped, self._asked.model) from error
 
 
-def _chunks(started: StartedCall) -> Iterator[ModelResponseStream]:
+def _chunks(started: StartedCall, asked: observe.Asked) -> Iterator[ModelResponseStream]:
     builder = ChunkBuilder(started.facts)
-    with _typed_errors(started.facts.model):
+    with _typed_errors(asked):
         try:
             for event in started.events:
-                for read in started.read(event):
+                for read in started.read(event, asked):
                     yield from builder.chunks(read)
         finally:
             started.close()
 
 
-async def _achunks(started: StartedCall) -> AsyncIterator[ModelResponseStream]:
+async def _achunks(
+    started: StartedCall, asked: observe.Asked
+) -> AsyncIterator[ModelResponseStream]:
     builder = ChunkBuilder(started.facts)
-    with _typed_errors(started.facts.model):
+    with _typed_errors(asked):
         try:
             async for event in started.events:
-                for read in started.read(event):
+                for read in started.read(event, asked):
                     for chunk in builder.chunks(read):
                         yield chunk
         finally:

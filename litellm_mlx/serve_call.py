@@ -38,10 +38,10 @@ class StartedCall:
     # The model stays in memory until this is released, or dropped with the answer.
     lease: Lease[Engine[LoadedModel]]
 
-    def read(self, event: Event) -> Iterable[Event]:
+    def read(self, event: Event, asked: observe.Asked) -> Iterable[Event]:
         """What an event of the engine's is to the caller; its last one is noted."""
         if isinstance(event, Done):
-            observe.note(observe.Answered(self.facts.model, self.facts.tier, event))
+            asked.answered(self.facts.tier, event)
         return self.reader.read(event)
 
     def close(self) -> None:

@@ -206,13 +206,15 @@ class Done:
     """The whole request has ended well; always the last event.
 
     `num_tries` is how often the completion that needed most was drawn before it passed its check;
-    `num_forced_tokens` of the completion tokens were taken without asking the model.
+    `num_forced_tokens` of the completion tokens were taken without asking the model. `submitted_s`
+    is when the timings begin, on the monotonic clock.
     """
 
     usage: Usage
     timings: Timings
     num_tries: int = 1
     num_forced_tokens: int = 0
+    submitted_s: float = 0.0
 
 
 Event = Delta | Finished | Done

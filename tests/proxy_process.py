@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from anyio.from_thread import start_blocking_portal
 
 START_TIMEOUT_S = 120
 
@@ -48,6 +49,13 @@ class Proxy:
         return sum(model["num_live"] for model in self.status()["models"])
 
 
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
 @contextmanager
 def serving(folder: Path, *arguments: str, **environ: str) -> Iterator[Proxy]:
     """Start a proxy, wait until it answers, and end it."""
@@ -72,6 +80,23 @@ def serving(folder: Path, *arguments: str, **environ: str) -> Iterator[Proxy]:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@contextmanager
+def asking(proxy: Proxy, *bodies: dict[str, Any]) -> Iterator[None]:
+    """Send chat requests and wait for none; their client leaves when the block ends."""
+
+    async def ask(body: dict[str, Any]) -> None:
+        async with httpx.AsyncClient(headers=proxy.headers, timeout=None) as client:
+            await client.post(f"{proxy.url}/v1/chat/completions", json=body)
+
+    with start_blocking_portal() as portal:
+        asked = [portal.start_task_soon(ask, body) for body in bodies]
+        try:
+            yield
+        finally:
+            for request in asked:
+                request.cancel()
 
 
 def _wait_until_up(proxy: Proxy, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -120,12 +120,12 @@ class MLXEngine(EngineHandle):
         """Do nothing: a handle holds nothing, see `litellm_mlx.unload`."""
 
     def _events(self, request: lm15.Request, *, is_stream: bool) -> Iterator[Any]:
-        with typed_errors(request):
+        with typed_errors(request) as asked:
             started, writer = self._start(request, is_stream=is_stream)
             try:
                 yield writer.start()
                 for event in started.events:
-                    for read in started.read(event):
+                    for read in started.read(event, asked):
                         yield from writer.write(read)
             finally:
                 started.close()
@@ -147,13 +147,13 @@ class AsyncMLXEngine(EngineHandle):
         """Do nothing; see `MLXEngine.close`."""
 
     async def _events(self, request: lm15.Request, *, is_stream: bool) -> AsyncIterator[Any]:
-        with typed_errors(request):
+        with typed_errors(request) as asked:
             start = partial(self._start, request, is_stream=is_stream)
             started, writer = await asyncio.to_thread(start)
             try:
                 yield writer.start()
                 async for event in started.events:
-                    for read in started.read(event):
+                    for read in started.read(event, asked):
                         for written in writer.write(read):
                             yield written
             finally:

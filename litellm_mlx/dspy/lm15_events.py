@@ -78,12 +78,13 @@ class EventWriter:
 
 
 @contextmanager
-def typed_errors(request: lm15.Request) -> Iterator[None]:
+def typed_errors(request: lm15.Request) -> Iterator[observe.Asked]:
     """Give DSPy errors of its own kinds; what we did not expect stays, and nobody retries it."""
+    asked = observe.Asked(bare_name(request), {})
     try:
-        yield
-    except Exception as error:
-        observe.note_error(bare_name(request), error)
+        yield asked
+    except BaseException as error:
+        asked.failed(error)
         if not isinstance(error, errors.LiteLLMMLXError):
             raise
         kind = next(theirs for ours, theirs in _ERRORS if isinstance(error, ours))

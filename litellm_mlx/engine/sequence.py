@@ -89,7 +89,12 @@ class RunningRequest:
             cached_tokens=self.num_cached,
         )
         num_forced_tokens = sum(s.num_forced_tokens for s in self.sequences)
-        return Done(usage, self._timings(), num_forced_tokens=num_forced_tokens)
+        return Done(
+            usage,
+            self._timings(),
+            num_forced_tokens=num_forced_tokens,
+            submitted_s=self.submitted_s,
+        )
 
     def _timings(self) -> Timings:
         now_s, start_s = time.monotonic(), self.submitted_s

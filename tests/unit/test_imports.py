@@ -21,7 +21,7 @@ LAYERS = [
     {"serve_call"},
     {"provider"},
     {"register", "loading", "partial", "proxy", "__init__"},
-    {"metrics", "dspy", "extend"},
+    {"metrics", "tracing", "dspy", "extend"},
     {"serving", "startup"},
     {"cli", "__main__"},
 ]
