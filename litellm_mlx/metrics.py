@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from litellm_mlx.observe import Answered, Failed, Outcome, add_observer
 from litellm_mlx.register import handler
@@ -30,19 +31,26 @@ _STAGES: dict[str, str] = {
     "total_s": "from submit to the end",
 }
 _COUNTS: dict[str, tuple[str, Callable[[Answered], int]]] = {
-    "prompt_tokens": ("of prompts", lambda a: a.done.usage.prompt_tokens),
-    "cached_tokens": ("of prompts, not prefilled again", lambda a: a.done.usage.cached_tokens),
-    "completion_tokens": ("of answers", lambda a: a.done.usage.completion_tokens),
-    "forced_tokens": ("of answers, without asking the model", lambda a: a.done.num_forced_tokens),
-    "resamples": ("answers drawn again after a check", lambda a: a.done.num_tries - 1),
+    "prompt_tokens": ("Tokens of prompts.", lambda a: a.done.usage.prompt_tokens),
+    "cached_tokens": (
+        "Tokens of prompts, not prefilled again.",
+        lambda a: a.done.usage.cached_tokens,
+    ),
+    "completion_tokens": ("Tokens of answers.", lambda a: a.done.usage.completion_tokens),
+    "forced_tokens": (
+        "Tokens of answers, taken without asking the model.",
+        lambda a: a.done.num_forced_tokens,
+    ),
+    "resamples": ("Answers drawn again after a check.", lambda a: a.done.num_tries - 1),
 }
 _GAUGES: dict[str, tuple[str, Callable[[ModelStatus], int]]] = {
-    "live_sequences": ("Completions being written.", lambda model: model.num_live),
+    "live_sequences": ("Completions in the batch.", lambda model: model.num_live),
     "waiting_sequences": ("Completions that wait.", lambda model: model.num_waiting),
     "weights_bytes": ("Bytes of weights.", lambda model: model.weights_bytes),
-    "cache_bytes": ("Bytes of KV caches and prefix cache.", lambda model: model.cache_bytes),
+    "kv_bytes": ("Bytes of the KV caches of the batch.", lambda model: model.kv_bytes),
+    "prefix_cache_bytes": ("Bytes of the prefix cache.", lambda model: model.prefix_bytes),
 }
-_installed: set[int] = set()
+_installed: WeakSet[CollectorRegistry] = WeakSet()
 
 
 def install(registry: CollectorRegistry | None = None) -> None:
@@ -57,11 +65,24 @@ def install(registry: CollectorRegistry | None = None) -> None:
     from prometheus_client import REGISTRY
 
     registry = REGISTRY if registry is None else registry
-    if id(registry) in _installed:
+    if registry in _installed:
         return
-    _installed.add(id(registry))
+    _installed.add(registry)
     add_observer(_Requests(registry))
     registry.register(_Engines())
+
+
+def totals() -> dict[str, int]:
+    """The counts of all requests so far over all models, by name; `install` has been called."""
+    from prometheus_client import REGISTRY
+
+    names = {f"{PREFIX}_{name}_total": name for name in ("requests", *_COUNTS)}
+    sums = dict.fromkeys(names.values(), 0)
+    for family in REGISTRY.restricted_registry(names).collect():
+        for sample in family.samples:
+            if sample.name in names:
+                sums[names[sample.name]] += int(sample.value)
+    return sums
 
 
 class _Requests:
@@ -80,7 +101,7 @@ class _Requests:
             named("errors"), "Requests that failed.", ("model", "error"), registry=registry
         )
         self._counts = {
-            name: Counter(named(name), f"Tokens {text}.", ("model",), registry=registry)
+            name: Counter(named(name), text, ("model",), registry=registry)
             for name, (text, _) in _COUNTS.items()
         }
         self._seconds = {

@@ -82,7 +82,8 @@ class ModelStatus:
         num_in_use: requests and other holders that keep it from being unloaded.
         idle_s: seconds since the last of them left.
         weights_bytes: of its weights, also of those that it shares with another adapter's model.
-        cache_bytes: of the KV caches of its rows and of its prefix cache.
+        kv_bytes: of the KV caches of its rows.
+        prefix_bytes: of its prefix cache.
         num_live: completions that are being written.
         num_waiting: completions that wait for a place.
         live: those that are being written, one by one.
@@ -95,7 +96,8 @@ class ModelStatus:
     num_in_use: int
     idle_s: float
     weights_bytes: int
-    cache_bytes: int
+    kv_bytes: int
+    prefix_bytes: int
     num_live: int
     num_waiting: int
     live: list[LiveRow]
@@ -447,7 +449,8 @@ def _status(entry: _Entry) -> ModelStatus:
         num_in_use=entry.num_leases,
         idle_s=idle_s,
         weights_bytes=_weights_bytes([entry]),
-        cache_bytes=stats.kv_bytes + stats.prefix_bytes,
+        kv_bytes=stats.kv_bytes,
+        prefix_bytes=stats.prefix_bytes,
         num_live=stats.num_live,
         num_waiting=stats.num_waiting,
         live=entry.engine.live(),

@@ -7,38 +7,19 @@ from __future__ import annotations
 
 import hmac
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from litellm_mlx.observe import Answered, Outcome, add_observer, recent_errors
+from litellm_mlx import metrics, tracing
+from litellm_mlx.observe import recent_errors
 from litellm_mlx.register import handler
 from litellm_mlx.serving.config import KEY_VARIABLE
 
 PAGE_PATH = "/mlx"
 STATUS_PATH = "/mlx/status"
 METRICS_PATH = "/mlx/metrics"
-
-
-class Totals:
-    """What has been answered since the start."""
-
-    def __init__(self) -> None:
-        self.num_answered = 0
-        self.prompt_tokens = 0
-        self.cached_tokens = 0
-        self.completion_tokens = 0
-        self.forced_tokens = 0
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Count a request. A figure may miss one that ends at the same moment."""
-        if isinstance(outcome, Answered):
-            usage = outcome.done.usage
-            self.num_answered += 1
-            self.prompt_tokens += usage.prompt_tokens
-            self.cached_tokens += usage.cached_tokens
-            self.completion_tokens += usage.completion_tokens
-            self.forced_tokens += outcome.done.num_forced_tokens
 
 
 def make_app(*, max_body_mb: float) -> Any:
@@ -51,12 +32,14 @@ def make_app(*, max_body_mb: float) -> Any:
     """
     from litellm.proxy.middleware.request_size_limit_middleware import RequestSizeLimitMiddleware
     from litellm.proxy.proxy_server import app
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
     from starlette.applications import Starlette
-    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Mount, Route
 
-    totals = Totals()
-    add_observer(totals)
+    metrics.install()
+    with suppress(ImportError):  # no OpenTelemetry, no LiteLLM callback that would want spans
+        tracing.install()
     page = resources.files(__package__).joinpath("status.html").read_text(encoding="utf-8")
     limited = RequestSizeLimitMiddleware(
         app,
@@ -74,12 +57,12 @@ def make_app(*, max_body_mb: float) -> Any:
     async def show_status(request: Any) -> Any:
         if not _has_key(request):
             return JSONResponse({"error": "send the master key as a bearer token"}, 401)
-        return JSONResponse(status(totals))
+        return JSONResponse(status())
 
     async def show_metrics(request: Any) -> Any:
         if not _has_key(request):
             return PlainTextResponse("send the master key as a bearer token", 401)
-        return PlainTextResponse(_metrics())
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     routes = [
         Route(PAGE_PATH, show_page),
@@ -90,22 +73,16 @@ def make_app(*, max_body_mb: float) -> Any:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def status(totals: Totals) -> dict[str, Any]:
+def status() -> dict[str, Any]:
     """What is in memory, what is going on and what has been; nothing of any prompt."""
     registry = handler.registry_if_used
     models = registry.models() if registry is not None else []
     return {
         "budget_bytes": registry.budget_bytes if registry is not None else None,
         "models": [asdict(model) for model in models],
-        "totals": vars(totals),
+        "totals": metrics.totals(),
         "recent_errors": [asdict(error) for error in recent_errors()],
     }
-
-
-def _metrics() -> str:
-    from prometheus_client import generate_latest
-
-    return generate_latest().decode()
 
 
 def _has_key(request: Any) -> bool:

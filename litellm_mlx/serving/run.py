@@ -55,10 +55,8 @@ def serve(options: ServeOptions) -> None:
         _announce(options, key)
         if options.is_preloading and options.models:
             handler.registry.preload(named(options.models[0])[1])
-        from litellm_mlx import metrics
         from litellm_mlx.serving.app import make_app  # takes seconds, in which the model loads
 
-        metrics.install()
         app = make_app(max_body_mb=options.max_body_mb)
         uvicorn.run(app, host=options.host, port=options.port, workers=1, server_header=False)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
-from tests.proxy_process import Proxy, serving
+from tests.proxy_process import Proxy, serving, wait_until
 from tests.tiny_model import make_tiny_adapter, make_tiny_embedder, make_tiny_model
 
 USER: Any = [{"role": "user", "content": "hello"}]
@@ -59,13 +59,6 @@ def proxy(folder: Path) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def client(proxy: Proxy) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{proxy.url}/v1", api_key=proxy.key, max_retries=0)
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
-    end_s = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
 
 
 # --- the surfaces ------------------------------------------------------------------------------
@@ -267,23 +260,48 @@ def test_behind_a_wildcard_a_client_names_aliases_and_what_is_allowed(
 # --- figures -----------------------------------------------------------------------------------
 
 
-def counted(proxy: Proxy, name: str) -> float:
-    """The sum of a figure over its labels, as Prometheus reads it."""
+def counted(proxy: Proxy) -> Counter[str]:
+    """Sums of our figures over models and tiers, as Prometheus reads them; errors by kind."""
     shown = httpx.get(f"{proxy.url}/mlx/metrics", headers=proxy.headers).text
-    families = text_string_to_metric_families(shown)
-    return sum(s.value for f in families for s in f.samples if s.name == f"litellm_mlx_{name}")
+    sums: Counter[str] = Counter()
+    for family in text_string_to_metric_families(shown):
+        for sample in family.samples:
+            name = sample.name.removeprefix("litellm_mlx_")
+            sums[sample.labels.get("error", name)] += int(sample.value)
+    return sums
 
 
 def test_metrics_and_status_count_what_was_asked(proxy: Proxy) -> None:
-    before = counted(proxy, "requests_total"), counted(proxy, "completion_tokens_total")
-    body = {"model": "tiny", "messages": USER, "max_tokens": 5}
-    usages = [proxy.post("/v1/chat/completions", body).json()["usage"] for _ in range(5)]
-    written = sum(usage["completion_tokens"] for usage in usages)
-    assert counted(proxy, "requests_total") == before[0] + 5
-    assert counted(proxy, "completion_tokens_total") == before[1] + written
-    totals = proxy.status()["totals"]
-    assert totals["num_answered"] == before[0] + 5
-    assert totals["completion_tokens"] == before[1] + written
+    """Of requests one after another, and what their callers were told of them."""
+    before = counted(proxy)
+    const = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["one way"]}}}
+    bogus = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "bogus"}}}
+    asked = [*[{"max_tokens": 5}] * 3, {"max_tokens": 5, "n": 2}, *[{"response_format": const}] * 2]
+    usages = [chat(proxy, **body).json()["usage"] for body in asked]
+    told = {"stream": True, "stream_options": {"include_usage": True}}
+    usages.append(json.loads(chat(proxy, max_tokens=5, **told).text.split("data: ")[-2])["usage"])
+    refused = [chat(proxy, **b).status_code for b in ({"response_format": bogus}, {"n": 5})]
+
+    since = counted(proxy) - before
+    assert since["requests_total"] == len(usages) == 7
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert since[f"{name}_total"] == sum(usage[name] for usage in usages)
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+    assert since["cached_tokens_total"] == sum(cached) > 0
+    # All of the constant is forced, and nothing of the free texts.
+    forced = [usage["completion_tokens"] for usage in usages[4:6]]
+    assert since["forced_tokens_total"] == sum(forced) > 0
+    assert refused == [400, 400]
+    assert (since["ConstraintError"], since["UnsupportedParameterError"]) == (1, 1)
+    assert sum(since[kind] for kind in since if kind.endswith("Error")) == 2
+
+    now, totals = counted(proxy), proxy.status()["totals"]
+    assert totals == {name: now[f"{name}_total"] for name in totals}
+    assert totals["requests"] == now["requests_total"]
+
+
+def chat(proxy: Proxy, **body: Any) -> httpx.Response:
+    return proxy.post("/v1/chat/completions", {"model": "tiny", "messages": USER, **body})
 
 
 # --- clients that leave ------------------------------------------------------------------------

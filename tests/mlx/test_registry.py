@@ -79,7 +79,7 @@ def test_three_models_share_a_budget_for_two(registry: ModelRegistry, paths: lis
 
     def watch() -> None:
         while not is_over.is_set():
-            held = sum(s.weights_bytes + s.cache_bytes for s in registry.models())
+            held = sum(s.weights_bytes + s.kv_bytes + s.prefix_bytes for s in registry.models())
             most.append((held, sum(s.state == "ready" for s in registry.models())))
             time.sleep(0.002)
 
