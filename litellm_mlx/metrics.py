@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from litellm_mlx.observe import Answered, Failed, Outcome, add_observer
+from litellm_mlx.observe import Answered, Embedded, Failed, Outcome, add_observer
 from litellm_mlx.register import handler
 
 if TYPE_CHECKING:
@@ -121,11 +121,27 @@ class _Requests:
             registry=registry,
             buckets=_SECONDS,
         )
+        self._embedded_texts, self._embedded_tokens = (
+            Counter(named(f"embedded_{what}"), f"{what.title()}.", ("model",), registry=registry)
+            for what in ("texts", "tokens")
+        )
+        self._embedding_seconds = Histogram(
+            named("embedding_seconds"),
+            "Seconds of a request for vectors.",
+            ("model",),
+            registry=registry,
+            buckets=_SECONDS,
+        )
 
     def __call__(self, outcome: Outcome) -> None:
         """Take in how a request went."""
         if isinstance(outcome, Failed):
             self._errors.labels(outcome.model, outcome.error).inc()
+            return
+        if isinstance(outcome, Embedded):
+            self._embedded_texts.labels(outcome.model).inc(outcome.num_texts)
+            self._embedded_tokens.labels(outcome.model).inc(outcome.num_tokens)
+            self._embedding_seconds.labels(outcome.model).observe(outcome.total_s)
             return
         model, done = outcome.model, outcome.done
         self._requests.labels(model, outcome.tier or "free").inc()

@@ -15,6 +15,7 @@ from litellm_mlx.serving.config import KEY_VARIABLE, ensure_key, named, proxy_co
 logger = logging.getLogger("litellm_mlx")
 
 _CONFIG_VARIABLE = "CONFIG_FILE_PATH"
+_LAST_ANSWERS_S = 10  # for those that are being written when the server is told to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,14 @@ def serve(options: ServeOptions) -> None:
         from litellm_mlx.serving.app import make_app  # takes seconds, in which the model loads
 
         app = make_app(max_body_mb=options.max_body_mb)
-        uvicorn.run(app, host=options.host, port=options.port, workers=1, server_header=False)
+        uvicorn.run(
+            app,
+            host=options.host,
+            port=options.port,
+            workers=1,
+            server_header=False,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        )
 
 
 def _written(models: Sequence[str], folder: Path) -> Path:

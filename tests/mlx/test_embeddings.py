@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import litellm_mlx
+from litellm_mlx import observe
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import EngineError, RequestTimeoutError
 from litellm_mlx.models.registry import ModelRegistry
@@ -177,6 +178,23 @@ def test_a_model_whose_vectors_would_be_wrong_is_refused(
     damage(path)
     with pytest.raises(litellm.BadRequestError, match="cannot load"):
         litellm.embedding(f"mlx/{path}", input="x")
+
+
+def test_observers_are_told_of_vectors_and_of_errors(embedder: str) -> None:
+    told: list[observe.Outcome] = []
+    observe.add_observer(told.append)
+    try:
+        litellm.embedding(embedder, input=["true", "the value"])
+        asyncio.run(litellm.aembedding(embedder, input="true"))
+        with pytest.raises(litellm.UnsupportedParamsError):
+            litellm.embedding(embedder, input="true", output_dimensions=65)
+    finally:
+        observe.remove_observer(told.append)
+    first, second, failed = told
+    assert isinstance(first, observe.Embedded) and (first.num_texts, first.num_tokens) == (2, 6)
+    assert isinstance(second, observe.Embedded) and (second.num_texts, second.num_tokens) == (1, 1)
+    assert isinstance(failed, observe.Failed) and failed.http_status == 400
+    assert {outcome.model for outcome in told} == {embedder.removeprefix("mlx/")}
 
 
 def test_dspys_embedder_works_on_it(embedder: str) -> None:

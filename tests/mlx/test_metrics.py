@@ -141,6 +141,7 @@ def test_the_dashboard_shows_every_figure_and_no_other(
     litellm.completion(tiny, USER, max_tokens=4)
     with pytest.raises(litellm.BadRequestError):
         litellm.completion(tiny, USER, response_format=FORM, max_tokens=1)
+    observe.Asked("vectors", {}).embedded(num_texts=2, num_tokens=3)
     families = list(text_string_to_metric_families(generate_latest(registry).decode()))
     samples = {sample.name: family.name for family in families for sample in family.samples}
     samples = {name: family for name, family in samples.items() if not name.endswith("_created")}
