@@ -34,7 +34,7 @@ def deployment(name: str, proxy: Proxy) -> dict[str, Any]:
 
 
 def num_answered(proxy: Proxy) -> int:
-    return int(proxy.status()["totals"]["num_answered"])
+    return int(proxy.status()["totals"]["requests"])
 
 
 def ask(router: Router, times: int) -> None:
