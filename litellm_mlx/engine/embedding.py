@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 
-# Of one forward pass, padding included. More gains nothing on a CPU (MiniLM on 2 cores), and less
-# than an accelerator can take at once costs little there beside the passes themselves.
-MAX_TOKENS_PER_PASS = 8192
+# Of one forward pass, padding included. A core is fastest with few (MiniLM, 256 texts of 35 tokens:
+# 49 texts/s with 512, 45 with 2,048, 36 with 8,192, benchmarks/RESULTS.md); accelerators want more.
+MAX_TOKENS_PER_PASS = 2048
 # Texts that are sorted by length together, so that a pass pads little; later ones wait for them.
 _WINDOW = 512
 
