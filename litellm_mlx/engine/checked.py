@@ -312,8 +312,10 @@ def _add(first: Done, second: Done) -> Done:
 def _violation(
     problem: str, text: str, num_tries: int, num_faults: int
 ) -> ConstraintViolationError:
+    what = f"no text of {num_tries} tries satisfied the schema; the last one"
+    if num_tries == 1:
+        what = "the text does not satisfy the schema"
     message = (
-        f"no text of {num_tries} tries satisfied the schema; the last one: {problem}. Ask in the "
-        "prompt for what the schema wants, or loosen the schema"
+        f"{what}: {problem}. Ask in the prompt for what the schema wants, or loosen the schema"
     )
     return ConstraintViolationError(message, text, num_faults)
