@@ -82,9 +82,9 @@ def other_kinds() -> Iterator[tuple[str, Check, str]]:
     brackets = "start: sum\nsum: term (/[+*]/ term)*\nterm: /[0-9]+/ | " + '"(" sum ")"\n'
     for name, constraint, text in (
         ("choice", choice_constraint(["positive", "negative", "neutral"]), "neutral"),
-        ("regex", regex_constraint(r"[A-Z]{3}-\d{4}(, [A-Z]{3}-\d{4})*"), "ABC-1234" + ", ABC-1234" * 40),
+        ("regex", regex_constraint(r"([A-Z]{3}-\d{4}[,.])+"), "ABC-1234," * 40),
         ("grammar", grammar_constraint(brackets), "+".join(["(12*3)"] * 60)),
-    ):  # fmt: skip
+    ):
         yield name, compile_constraint(constraint, byte_vocabulary()).check, text
     place = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"maximum": 9}}}
     tool = {"type": "function", "function": {"name": "get_weather", "parameters": place}}

@@ -35,7 +35,7 @@ REGEX_BYTES = 2 * 2**20
 # For another process, which takes 40 ms to start.
 LIMIT_S = 1.0
 LIMIT_BYTES = 2**30
-# 0.12 ms to read and validate them at most (2 cores of an AMD EPYC, 2026-11-28, benchmarks/validation.py).
+# To read and validate them took 0.12 ms at most, see benchmarks/RESULTS.md, 2026-11-28.
 QUICK_CHARACTERS = 8_000
 MAX_MESSAGE = 500  # characters of the validator's message that a caller gets to read
 
