@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import output_of
+from tests.programs import output_of_script
 from tests.tiny_model import make_tiny_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -80,7 +80,7 @@ def test_every_benchmark_with_a_plot_is_listed_here() -> None:
 
 def result_of(name: str, options: list[str]) -> dict[str, Any]:
     """The JSON object that a benchmark prints."""
-    shown = output_of(BENCHMARKS / f"{name}.py", "--repeats", "1", "--json", *options)
+    shown = output_of_script(BENCHMARKS / f"{name}.py", "--repeats", "1", "--json", *options)
     lines = shown.splitlines()
     assert len(lines) == 1, "--json prints the JSON line only"
     result: dict[str, Any] = json.loads(lines[0])

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -37,6 +35,7 @@ from litellm_mlx.translate.tool_formats.form import Form, Tool
 from litellm_mlx.translate.tool_formats.json_form import JsonForm
 from litellm_mlx.types import Constraint
 from tests.grammar_sampling import accepts, draw, small_vocabulary
+from tests.programs import output_of_script, outputs_of
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 from tests.tool_families import FAMILIES, OTHER_FORMS
 
@@ -502,16 +501,6 @@ print("answered", answer.usage.completion_tokens)
 """
 
 
-def run_python(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environ},
-    )
-
-
 def test_an_installed_package_is_found_by_its_entry_point(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -522,11 +511,10 @@ def test_an_installed_package_is_found_by_its_entry_point(
     points = "[litellm_mlx.extensions]\nbroken = acme:fail\nmine = acme:register\n"
     (info / "entry_points.txt").write_text(points)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    result = run_python("-c", PROGRAM, PYTHONPATH=path)
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.split()
-    assert lines[:3] == ["imported", "registered", "answered"]  # at the first use, and once
-    assert "the extension broken (acme:fail) is left out" in result.stderr
+    shown, told = outputs_of("-c", PROGRAM, environ={"PYTHONPATH": path})
+    # at the first use, and once
+    assert shown.split()[:3] == ["imported", "registered", "answered"]
+    assert "the extension broken (acme:fail) is left out" in told
 
 
 EXPECTED = {
@@ -546,10 +534,9 @@ def test_every_example_of_an_extension_is_listed_here() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_example_runs(name: str, tiny: str) -> None:
     arguments = [] if name == "tiny_loader.py" else [tiny]
-    result = run_python(EXAMPLES / name, *arguments)
-    assert result.returncode == 0, result.stderr
+    shown = output_of_script(EXAMPLES / name, *arguments)
     for pattern in EXPECTED[name]:
-        assert re.search(pattern, result.stdout, re.MULTILINE), result.stdout
+        assert re.search(pattern, shown, re.MULTILINE), shown
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -1,11 +1,13 @@
 """The hub path, against a loopback server in the hub's shape.
 
-huggingface_hub reads HF_ENDPOINT and HF_HOME once, at import, so each case is a process.
+huggingface_hub reads HF_ENDPOINT and HF_HOME once, at import, so each state of them is a
+process.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -56,32 +58,54 @@ def load(endpoint: str, home: Path, *names: str, available_bytes: int = 0) -> li
     return [json.loads(line) for line in shown.splitlines()]
 
 
-def test_a_repository_loads_at_each_revision(hub: LoopbackHub, tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """What a fresh cache got for each name while the hub was up, and a second process after it."""
+
+    online: dict[str, list[str]]
+    offline: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def loads(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Loads:
+    home = tmp_path_factory.mktemp("home")
+    by_commit = f"org/tiny@{hub.commit('org/tiny', 'v1')}"
+    names = ("org/tiny", "org/tiny@v1", by_commit, "org/none", "org/tiny@v9", GATED)
     with serve(hub) as endpoint:
-        commit = hub.commit("org/tiny", "v1")
-        names = ("org/tiny", "org/tiny@v1", f"org/tiny@{commit}")
-        newest, tagged, by_commit = load(endpoint, tmp_path, *names)
+        online = load(endpoint, home, *names)
+    offline = load(endpoint, home, "org/tiny", "org/other")
+    return Loads(
+        dict(zip([*names[:2], "by commit", *names[3:]], online, strict=True)),
+        dict(zip(["org/tiny", "org/other"], offline, strict=True)),
+    )
+
+
+def test_a_repository_loads_at_each_revision(loads: Loads) -> None:
+    newest, tagged = loads.online["org/tiny"], loads.online["org/tiny@v1"]
     assert (newest[:2], tagged[:2]) == (["loaded", 2048], ["loaded", 1024])
-    assert tagged == by_commit
+    assert tagged == loads.online["by commit"]
     assert newest[2] != tagged[2]
 
 
-def test_what_is_not_there_is_told_apart(hub: LoopbackHub, tmp_path: Path) -> None:
-    with serve(hub) as endpoint:
-        missing, revision, gated = load(endpoint, tmp_path, "org/none", "org/tiny@v9", GATED)
-    assert missing[0] == revision[0] == gated[0] == "ModelNotFoundError"
-    assert "no repository org/none" in missing[1]
-    assert "no revision 'v9'" in revision[1]
-    assert "accept its licence" in gated[1]
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("org/none", "no repository org/none"),
+        ("org/tiny@v9", "no revision 'v9'"),
+        (GATED, "accept its licence"),
+    ],
+)
+def test_what_is_not_there_is_told_apart(loads: Loads, name: str, says: str) -> None:
+    kind, message = loads.online[name]
+    assert kind == "ModelNotFoundError"
+    assert says in message
 
 
-def test_a_cached_model_needs_no_hub(hub: LoopbackHub, tmp_path: Path) -> None:
-    with serve(hub) as endpoint:
-        (online,) = load(endpoint, tmp_path, "org/tiny")
-    offline, never_fetched = load(endpoint, tmp_path, "org/tiny", "org/other")
-    assert offline == online
-    assert never_fetched[0] == "ModelLoadError"
-    assert "path" in never_fetched[1]
+def test_a_cached_model_needs_no_hub(loads: Loads) -> None:
+    assert loads.offline["org/tiny"] == loads.online["org/tiny"]
+    kind, message = loads.offline["org/other"]
+    assert kind == "ModelLoadError"
+    assert "path" in message
 
 
 def test_too_large_a_model_is_refused_before_it_is_fetched(

@@ -36,6 +36,19 @@ def litellm_mlx(python: Path, *arguments: str | Path) -> str:
     return output_of("-m", "litellm_mlx", *arguments, python=python).strip()
 
 
+IN_TURN = """
+import json, sys
+from litellm_mlx.cli import main
+for arguments in json.loads(sys.argv[1]):
+    main(arguments, standalone_mode=False)
+"""
+
+
+def in_turn(python: Path, *commands: list[str]) -> list[str]:
+    """The lines that several commands print, one after the other in one process."""
+    return output_of("-c", IN_TURN, json.dumps(commands), python=python).splitlines()
+
+
 def contents(folder: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
@@ -47,16 +60,14 @@ def test_enable_and_disable(python: Path, tiny: str) -> None:
     """An answer without an import; afterwards the environment is what it was, byte for byte."""
     (packages,) = python.parents[1].glob("lib/python3*/site-packages")
     before = contents(packages)
-    for _ in range(2):  # twice is as once
-        litellm_mlx(python, "enable")
-    told = json.loads(litellm_mlx(python, "status", "--json"))
+    # twice is as once
+    told = json.loads(in_turn(python, ["enable"], ["enable"], ["status", "--json"])[-1])
     assert told["enabled"] and {*map(Path, told["files"])} <= {*packages.iterdir()}
     for program in PROGRAMS.values():
         assert int(output_of("-c", program.format(model=tiny), python=python)) > 0
     litellm_mlx(python, "disable")
     assert contents(packages) == before
-    assert litellm_mlx(python, "status") == "not enabled"
-    litellm_mlx(python, "disable")
+    assert in_turn(python, ["status"], ["disable"])[0] == "not enabled"
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)

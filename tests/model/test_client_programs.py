@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import output_of
+from tests.programs import output_of_script
 from tests.proxy_process import Proxy, serving
 
 CLIENTS = Path(__file__).parents[2] / "examples" / "clients"
@@ -56,7 +56,7 @@ def assert_prints(shown: str, lines: list[str]) -> None:
 @pytest.mark.model
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_in_process(name: str) -> None:
-    assert_prints(output_of(CLIENTS / name), IN_PROCESS[name])
+    assert_prints(output_of_script(CLIENTS / name), IN_PROCESS[name])
 
 
 @pytest.mark.model
@@ -68,7 +68,7 @@ def test_served(name: str, proxy: Proxy) -> None:
         "ANTHROPIC_BASE_URL": proxy.url,
         "ANTHROPIC_API_KEY": proxy.key,
     }
-    assert_prints(output_of(CLIENTS / name, environ=served), SERVED[name])
+    assert_prints(output_of_script(CLIENTS / name, environ=served), SERVED[name])
 
 
 @pytest.mark.parametrize("path", sorted(CLIENTS.glob("*.py")), ids=lambda path: path.name)

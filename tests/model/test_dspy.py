@@ -1,4 +1,4 @@
-"""Stock DSPy with a stock JSONAdapter: 100 calls on the real model, 100 on random weights."""
+"""Stock DSPy with a stock JSONAdapter: calls on the real model and on random weights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dspy.utils.exceptions import AdapterParseError
 
 import litellm_mlx  # noqa: F401  # registers mlx/
 from tests.signatures import CASES
+from tests.sizes import IS_WHOLE
 from tests.tiny_model import make_tiny_model
 
-NUM_CALLS = 100
+NUM_CALLS = 100 if IS_WHOLE else 2 * len(CASES)
 MODEL = "mlx/smollm2-135m"
 
 
@@ -38,7 +39,7 @@ def values(prediction: Any) -> dict[str, Any]:
 
 
 @pytest.mark.model
-def test_a_hundred_calls_on_smollm2_all_parse_at_the_first_try() -> None:
+def test_calls_on_smollm2_all_parse_at_the_first_try() -> None:
     lm = dspy.LM(MODEL, cache=False, max_tokens=1000)
     with ThreadPoolExecutor(16) as pool:
         done = list(pool.map(lambda call: predict(lm, call[1], call[2]), calls()))

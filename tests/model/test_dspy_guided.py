@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from pydantic import BaseModel
 
 import litellm_mlx  # noqa: F401  # registers mlx/
 from tests.signatures import CASES
+from tests.sizes import IS_WHOLE
 from tests.tiny_model import make_tiny_model
 
-# A part of them in every run, all of them by LITELLM_MLX_WHOLE_TESTS=1: SmolLM2 alone takes a
-# quarter of an hour for these on 2 cores.
-IS_WHOLE = os.environ.get("LITELLM_MLX_WHOLE_TESTS") == "1"
 NUM_CALLS = 100 if IS_WHOLE else 30
 NUM_STEPS = 50 if IS_WHOLE else 12
 MODEL = "mlx/smollm2-135m"

