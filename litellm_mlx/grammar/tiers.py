@@ -19,6 +19,7 @@ from litellm_mlx.grammar.json_schema import Schema, is_narrow, narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
+from litellm_mlx.grammar.plain import PATTERN_KEYWORDS, with_plain_patterns
 from litellm_mlx.grammar.relax import (
     COARSE_STEPS,
     FINE_STEPS,
@@ -85,9 +86,12 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     schema = json.loads(source)
     if len(source) > MIN_COSTLY_SOURCE:
         check_budget(schema)
+    names = frozenset(NAMES.findall(source))
+    if not names.isdisjoint(PATTERN_KEYWORDS):
+        schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
     settled = settle(schema)
-    found = _tightest(settled, frozenset(NAMES.findall(source)), vocabulary)
+    found = _tightest(settled, names, vocabulary)
     if isinstance(found, SchemaPlan) and not found.loosened:
         return found
     checker = bounded_check(schema, draft, settled)
@@ -103,6 +107,7 @@ def whole_check(schema: Schema) -> Check:
         ConstraintError: see `plan_schema`.
     """
     check_budget(schema)
+    schema = with_plain_patterns(schema)
     return bounded_check(schema, check_is_json_schema(schema), settle(schema))
 
 
