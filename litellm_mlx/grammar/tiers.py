@@ -19,6 +19,7 @@ from litellm_mlx.grammar.json_schema import Schema, is_narrow, narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
+from litellm_mlx.grammar.plain import PATTERN_KEYWORDS, with_plain_patterns
 from litellm_mlx.grammar.relax import (
     COARSE_STEPS,
     FINE_STEPS,
@@ -81,9 +82,12 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     schema = json.loads(source)
     if len(source) > MIN_COSTLY_SOURCE:
         check_budget(schema)
+    names = frozenset(NAMES.findall(source))
+    if not names.isdisjoint(PATTERN_KEYWORDS):
+        schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
     settled = settle(schema)
-    found = _tightest(settled, frozenset(NAMES.findall(source)), vocabulary)
+    found = _tightest(settled, names, vocabulary)
     is_held = isinstance(found, _Grammar) and not found.loosened
     check = SchemaCheck(schema, draft, settled, is_vouched_for=is_held)
     if not is_held:
@@ -105,6 +109,7 @@ def whole_check(schema: Schema, *, is_vouched_for: bool = False) -> SchemaCheck:
     """
     if not is_vouched_for:
         check_budget(schema)
+    schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
     check = SchemaCheck(schema, draft, settle(schema), is_vouched_for=is_vouched_for)
     if not is_vouched_for:
