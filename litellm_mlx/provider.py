@@ -139,7 +139,7 @@ class MLXProvider(CustomLLM):
             call["input"], call["optional_params"], drops_unknown=drops_unknown
         )
         deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
-        lease = self.registry.lease_embedder(call["model"])
+        lease = self.registry.lease_embedder(network.served(call["model"]).model)
         try:
             model = lease.engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
             request = lease.engine.submit(wanted.texts_for(model), deadline_s=deadline_s)
@@ -160,6 +160,7 @@ class MLXProvider(CustomLLM):
             network.check_model(call["model"], config)
             network.check_size(call["optional_params"], config)
             config = network.client_config(config)
+        served = network.served(call["model"])
         api_call = Call(
             messages=call["messages"],
             params=call["optional_params"],
@@ -168,7 +169,7 @@ class MLXProvider(CustomLLM):
             drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
             deadline_s=time.monotonic() + self._timeout_s(call.get("timeout")),
         )
-        return start_call(self.registry, call["model"], api_call, config)
+        return start_call(self.registry, served.model, api_call, config, shown_as=served.name)
 
     def _timeout_s(self, timeout: Any) -> float:
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
@@ -198,7 +199,7 @@ def _bind_embedding(model: str, input: Any, *args: Any, **kwargs: Any) -> dict[s
 
 
 def _asked(call: Mapping[str, Any]) -> observe.Asked:
-    return observe.Asked(call["model"], call.get("litellm_params") or {})
+    return observe.Asked(network.served(call["model"]).model, call.get("litellm_params") or {})
 
 
 class _typed_errors:  # reads as a statement

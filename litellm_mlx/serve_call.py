@@ -51,7 +51,12 @@ class StartedCall:
 
 
 def start_call(
-    registry: ModelRegistry, model: str, call: Call, config: EngineConfig
+    registry: ModelRegistry,
+    model: str,
+    call: Call,
+    config: EngineConfig,
+    *,
+    shown_as: str | None = None,
 ) -> StartedCall:
     """Load the model if need be, translate, compile, submit. Blocks; not for event loops.
 
@@ -60,13 +65,14 @@ def start_call(
         model: without the `mlx/` prefix.
         call: its arguments.
         config: settings of this call, which may be narrower than the registry's.
+        shown_as: what the answer calls the model; else its name.
 
     Raises:
         LiteLLMMLXError: it cannot be served.
     """
     lease = registry.lease(model)
     try:
-        return _start_on(lease, model, call, config)
+        return _start_on(lease, shown_as or model, call, config)
     except BaseException:
         lease.release()  # the error's traceback would keep it
         raise

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from litellm_mlx.models.facts import stated_context
 from litellm_mlx.models.names import aliases, parse_model_name
+from litellm_mlx.network import Served
 
 KEY_VARIABLE = "LITELLM_MASTER_KEY"
 HANDLER = "litellm_mlx.proxy.handler"
@@ -30,7 +32,7 @@ def proxy_config(models: Sequence[str]) -> dict[str, Any]:
         ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
     """
     return {
-        "model_list": [_entry(*named(model)) for model in models],
+        "model_list": [_entry(name, served) for name, served in deployments(models).items()],
         "litellm_settings": {
             "custom_provider_map": [{"provider": "mlx", "custom_handler": HANDLER}],
         },
@@ -64,18 +66,35 @@ def named(model: str) -> tuple[str, str]:
     return bare, bare
 
 
-def _entry(name: str, model: str) -> dict[str, Any]:
-    spec = parse_model_name(model)
-    alias = aliases().get(model.lower())
+def deployments(models: Sequence[str]) -> dict[str, Served]:
+    """What LiteLLM calls each model: its name, or a number where that is a path of this machine.
+
+    Raises:
+        ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
+    """
+    found: dict[str, Served] = {}
+    for number, (name, model) in enumerate(map(named, models), 1):
+        spec = parse_model_name(model)
+        is_path = spec.source in ("directory", "gguf") or spec.adapter is not None
+        found[f"served-{number}" if is_path else model] = Served(name, model)
+    return found
+
+
+def _entry(deployment: str, served: Served) -> dict[str, Any]:
+    spec = parse_model_name(served.model)
+    alias = aliases().get(served.model.lower())
     info: dict[str, Any] = {"mode": "embedding" if spec.embeds else "chat"}
-    if spec.context_tokens is not None:
-        info["max_input_tokens"] = spec.context_tokens
+    if (context_tokens := stated_context(spec)) is not None:
+        # LiteLLM would look up what is left out under the name, which another vendor may have.
+        info |= dict.fromkeys(("max_tokens", "max_input_tokens"), context_tokens)
+        if not spec.embeds:
+            info["max_output_tokens"] = context_tokens
     if alias is not None:
         info["supports_reasoning"] = alias.thinks
     return {
-        "model_name": name,
+        "model_name": served.name,
         "litellm_params": {
-            "model": f"mlx/{model}",
+            "model": f"mlx/{deployment}",
             # The OpenAI SDK sends it with every embedding, and LiteLLM refuses it for custom ones.
             "additional_drop_params": ["encoding_format"],
         },

@@ -9,8 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from litellm_mlx.config import ENV_PREFIX
+from litellm_mlx.network import serve_as
 from litellm_mlx.register import handler
-from litellm_mlx.serving.config import KEY_VARIABLE, ensure_key, named, proxy_config, write_config
+from litellm_mlx.serving.config import (
+    KEY_VARIABLE,
+    deployments,
+    ensure_key,
+    named,
+    proxy_config,
+    write_config,
+)
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -29,6 +38,7 @@ class ServeOptions:
         port: likewise.
         max_body_mb: size of a request, which is refused with a 413 beyond it.
         is_preloading: the first model is loaded at once and not at its first request.
+        is_strict: hints are refused that cannot change what an answer must be.
     """
 
     models: tuple[str, ...]
@@ -37,6 +47,7 @@ class ServeOptions:
     port: int
     max_body_mb: float
     is_preloading: bool
+    is_strict: bool = False
 
 
 def serve(options: ServeOptions) -> None:
@@ -53,6 +64,8 @@ def serve(options: ServeOptions) -> None:
         path = options.config or _written(options.models, Path(folder))
         key = ensure_key(os.environ)
         os.environ[_CONFIG_VARIABLE] = str(path)
+        if options.is_strict:
+            os.environ[f"{ENV_PREFIX}CLIENT_HINTS"] = "0"
         _announce(options, key)
         if options.is_preloading and options.models:
             handler.registry.preload(named(options.models[0])[1])
@@ -70,6 +83,8 @@ def serve(options: ServeOptions) -> None:
 
 
 def _written(models: Sequence[str], folder: Path) -> Path:
+    for deployment, served in deployments(models).items():
+        serve_as(deployment, served)
     path = folder / "config.yaml"
     write_config(proxy_config(models), path)
     return path

@@ -1,0 +1,169 @@
+"""What stands before LiteLLM's own application, for every request: keys, memory, counts, errors.
+
+Each route's own part is elsewhere (`responses`, `messages`, `counts`); here is the order of things.
+LiteLLM's routes, limits and callbacks stay as they are, and what is not ours passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+
+from litellm_mlx.config import EngineConfig
+from litellm_mlx.serving import running
+from litellm_mlx.serving.answer import Answer, send_json
+from litellm_mlx.serving.api_errors import Api, ApiError
+from litellm_mlx.serving.exchange import Exchange
+from litellm_mlx.serving.messages import MessagesExchange
+from litellm_mlx.serving.responses import ResponsesExchange, read_stored
+from litellm_mlx.serving.stored import ResponseStore
+
+_RESPONSES = "/responses"
+_PREFIXES = ("/openai/v1", "/v1", "")
+_MODELS = "/models"
+# Of the routes whose requests are looked into, and the API whose errors their clients read.
+_ROUTES: Mapping[str, Api] = {
+    "/chat/completions": "chat",
+    "/completions": "chat",
+    "/embeddings": "chat",
+    "/messages": "anthropic",
+    _RESPONSES: "responses",
+}
+_NOT_RESPONSES = ("compact", "input_tokens")  # routes below /responses that name no response
+
+
+class Front:
+    """The ASGI application around LiteLLM's.
+
+    Args:
+        app: LiteLLM's.
+        config: what clients get.
+    """
+
+    def __init__(self, app: Any, config: EngineConfig) -> None:
+        self._app = app
+        self._keep_alive_s = config.client_keep_alive_s
+        self._store = ResponseStore(config.client_stored_responses, config.client_stored_bytes)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        route = _route(scope["path"])
+        api = _api(route)
+        try:
+            await self._serve(route, api, scope, receive, send)
+        except ApiError as error:
+            await send_json(send, error.status, error.body(api))
+
+    async def _serve(self, route: str, api: Api, scope: Any, receive: Any, send: Any) -> None:
+        headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+        running.check_key(scope["path"], headers, query)
+        key = _owner(headers, query)
+        if route.startswith(f"{_RESPONSES}/") and self._is_ours(route):
+            path = route.removeprefix(f"{_RESPONSES}/").split("/")
+            found = read_stored(self._store, key, scope["method"], path, query)
+            await send_json(send, 200, found)
+        elif scope["method"] == "POST" and route in _ROUTES:
+            body = await _read(receive)
+            exchange = self._exchange(route, api, body, key)
+            await self._pass(exchange, body, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_ours(self, route: str) -> bool:
+        """Whether LiteLLM and other providers know nothing of a stored response."""
+        name = route.removeprefix(f"{_RESPONSES}/").split("/")[0]
+        if name in _NOT_RESPONSES or running.keeps_sessions():
+            return False
+        return running.serves_only_ours()
+
+    def _exchange(self, route: str, api: Api, body: bytes, key: str) -> Exchange:
+        given = _object(body)
+        if given is None or not running.our_models(given.get("model")):
+            return Exchange(given or {}, api)
+        if route == _RESPONSES and not running.keeps_sessions():
+            return ResponsesExchange(given, self._store, key)
+        if route == "/messages":
+            return MessagesExchange(given)
+        return Exchange(given, api)
+
+    async def _pass(
+        self, exchange: Exchange, body: bytes, scope: Any, receive: Any, send: Any
+    ) -> None:
+        """Have LiteLLM answer."""
+        if exchange.body:
+            body = json.dumps(exchange.body).encode()
+        answer = Answer(send, exchange, running.names_for_everyone(), running.hidden_paths())
+        early = None
+        if exchange.is_stream and self._keep_alive_s > 0:
+            early = asyncio.create_task(answer.begin_early(self._keep_alive_s))
+        try:
+            await self._app(_with_length(scope, len(body)), _again(body, receive), answer.send)
+        finally:
+            if early is not None:
+                early.cancel()
+                with suppress(asyncio.CancelledError):
+                    await early
+
+
+def _route(path: str) -> str:
+    """The path as it is without the prefixes under which LiteLLM serves it, too."""
+    prefix = next(prefix for prefix in _PREFIXES if path.startswith(f"{prefix}/") or not prefix)
+    return path.removeprefix(prefix)
+
+
+def _api(route: str) -> Api:
+    if route.startswith("/messages"):
+        return "anthropic"
+    return _ROUTES.get(route, "chat")
+
+
+def _owner(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
+    """Whose stored responses a request may see; no key itself is kept."""
+    key = next(iter(running.presented_keys(headers, query)), "")
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object of a body; what is none is LiteLLM's to refuse."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+async def _read(receive: Any) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    return body
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives a body which has been read already, and then goes on."""
+    is_given = False
+
+    async def give() -> Any:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return give
+
+
+def _with_length(scope: Any, length: int) -> Any:
+    headers = [(n, v) for n, v in scope["headers"] if n != b"content-length"]
+    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
