@@ -155,7 +155,8 @@ class MLXProvider(CustomLLM):
 
         config = self.registry.config
         litellm_params = call.get("litellm_params") or {}
-        if network.is_from_network(litellm_params):
+        is_from_network = network.is_from_network(litellm_params)
+        if is_from_network:
             network.own_models()
             network.check_model(call["model"], config)
             network.check_size(call["optional_params"], config)
@@ -168,6 +169,7 @@ class MLXProvider(CustomLLM):
             is_stream=is_stream,
             drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
             deadline_s=time.monotonic() + self._timeout_s(call.get("timeout")),
+            takes_hints=is_from_network and config.client_hints,
         )
         return start_call(self.registry, served.model, api_call, config, shown_as=served.name)
 

@@ -25,7 +25,7 @@ from litellm_mlx.provider import MLXProvider
 from litellm_mlx.translate.response import PROVIDER
 
 _RULE_NAME = "litellm-mlx"
-_REASONING_PARAMS = ("reasoning_effort", "thinking")
+_REASONING_PARAMS = ("reasoning_effort", "thinking", "verbosity")
 
 # What every `mlx/` model can do. A key that is left out would be read from another provider's
 # model of the same bare name (gpt-4o-mini sees images), so what is not so is said too. Reasoning

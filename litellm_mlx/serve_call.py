@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from litellm_mlx import observe
 from litellm_mlx.engine.checked import CheckedEvents, Events
+from litellm_mlx.engine.counted import Counted
 from litellm_mlx.errors import BudgetError, ConstraintError
 from litellm_mlx.translate.answer_facts import AnswerFacts
 from litellm_mlx.translate.read_answer import AnswerReader
@@ -111,6 +112,8 @@ def _submit(
 ) -> tuple[Tier | None, Events]:
     """Hand a request to the engine, with the check that its constraint needs around it."""
     request, tools = prepared.generation, prepared.tools
+    if prepared.count_only:
+        return None, Counted(request)
     if request.constraint is None:
         return None, engine.submit(request)
     index = engine.index(request.constraint)

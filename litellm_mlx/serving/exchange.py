@@ -21,6 +21,11 @@ class Exchange:
         self.api = api
 
     @property
+    def path(self) -> str | None:
+        """The route of LiteLLM's that answers; that of the request unless it is said."""
+        return None
+
+    @property
     def is_stream(self) -> bool:
         """The client wants events."""
         return self.body.get("stream") is True

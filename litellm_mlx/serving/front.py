@@ -19,6 +19,7 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.serving import running
 from litellm_mlx.serving.answer import Answer, send_json
 from litellm_mlx.serving.api_errors import Api, ApiError
+from litellm_mlx.serving.counts import COUNTED_ROUTES, CountExchange, as_chat
 from litellm_mlx.serving.exchange import Exchange
 from litellm_mlx.serving.messages import MessagesExchange
 from litellm_mlx.serving.responses import ResponsesExchange, read_stored
@@ -26,7 +27,6 @@ from litellm_mlx.serving.stored import ResponseStore
 
 _RESPONSES = "/responses"
 _PREFIXES = ("/openai/v1", "/v1", "")
-_MODELS = "/models"
 # Of the routes whose requests are looked into, and the API whose errors their clients read.
 _ROUTES: Mapping[str, Api] = {
     "/chat/completions": "chat",
@@ -71,7 +71,7 @@ class Front:
             path = route.removeprefix(f"{_RESPONSES}/").split("/")
             found = read_stored(self._store, key, scope["method"], path, query)
             await send_json(send, 200, found)
-        elif scope["method"] == "POST" and route in _ROUTES:
+        elif scope["method"] == "POST" and (route in _ROUTES or route in COUNTED_ROUTES):
             body = await _read(receive)
             exchange = self._exchange(route, api, body, key)
             await self._pass(exchange, body, scope, receive, send)
@@ -89,6 +89,10 @@ class Front:
         given = _object(body)
         if given is None or not running.our_models(given.get("model")):
             return Exchange(given or {}, api)
+        if route == "/utils/token_counter":
+            return CountExchange(route, Exchange(as_chat(given), api))
+        if counted := COUNTED_ROUTES.get(route):
+            return CountExchange(route, self._exchange(counted, api, body, key))
         if route == _RESPONSES and not running.keeps_sessions():
             return ResponsesExchange(given, self._store, key)
         if route == "/messages":
@@ -106,7 +110,8 @@ class Front:
         if exchange.is_stream and self._keep_alive_s > 0:
             early = asyncio.create_task(answer.begin_early(self._keep_alive_s))
         try:
-            await self._app(_with_length(scope, len(body)), _again(body, receive), answer.send)
+            scope = _asking(scope, exchange.path, len(body))
+            await self._app(scope, _again(body, receive), answer.send)
         finally:
             if early is not None:
                 early.cancel()
@@ -121,9 +126,7 @@ def _route(path: str) -> str:
 
 
 def _api(route: str) -> Api:
-    if route.startswith("/messages"):
-        return "anthropic"
-    return _ROUTES.get(route, "chat")
+    return _ROUTES.get(COUNTED_ROUTES.get(route, route), "chat")
 
 
 def _owner(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
@@ -164,6 +167,7 @@ def _again(body: bytes, receive: Any) -> Any:
     return give
 
 
-def _with_length(scope: Any, length: int) -> Any:
+def _asking(scope: Any, path: str | None, length: int) -> Any:
     headers = [(n, v) for n, v in scope["headers"] if n != b"content-length"]
-    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+    scope = {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+    return scope if path is None else {**scope, "path": path, "raw_path": path.encode()}
