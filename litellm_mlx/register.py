@@ -1,8 +1,8 @@
 """Put the provider into LiteLLM, once, safely twice.
 
 Four things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
-own bookkeeping of provider names, the capabilities that clients read before they call, and the
-parameters of thinking, which LiteLLM passes to custom providers only when told to.
+own bookkeeping of provider names, the capabilities that clients read before they call, and
+parameters, thinking's above all, that LiteLLM passes to custom providers only when told to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from litellm_mlx.provider import MLXProvider
 from litellm_mlx.translate.response import PROVIDER
 
 _RULE_NAME = "litellm-mlx"
-_REASONING_PARAMS = ("reasoning_effort", "thinking", "verbosity")
+_HINTS = ("reasoning_effort", "thinking", "verbosity", "context_management")
 
 # What every `mlx/` model can do. A key that is left out would be read from another provider's
 # model of the same bare name (gpt-4o-mini sees images), so what is not so is said too. Reasoning
@@ -68,7 +68,7 @@ def register() -> None:
     litellm.utils.custom_llm_setup()
     _add_capability_rule()
     _answer_for_mlx_names()
-    _let_reasoning_through()
+    _let_hints_through()
     atexit.unregister(_shutdown)
     atexit.register(_shutdown)
 
@@ -131,8 +131,8 @@ def _answer_for_mlx_names() -> None:
     setattr(litellm.utils, name, answer)
 
 
-def _let_reasoning_through() -> None:
-    """Have LiteLLM pass the parameters of thinking on, which it refuses for custom providers.
+def _let_hints_through() -> None:
+    """Have LiteLLM pass on what it refuses for custom providers and we have our own word on.
 
     A caller can ask for it himself (`allowed_openai_params`), but DSPy, the Responses API and
     Anthropic's messages give him no place to. LiteLLM looks this function up at every call; tested
@@ -146,7 +146,7 @@ def _let_reasoning_through() -> None:
     def get_optional_params(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("custom_llm_provider") == PROVIDER:
             allowed = kwargs.get("allowed_openai_params") or []
-            kwargs["allowed_openai_params"] = [*allowed, *_REASONING_PARAMS]
+            kwargs["allowed_openai_params"] = [*allowed, *_HINTS]
         return original(*args, **kwargs)
 
     get_optional_params.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once

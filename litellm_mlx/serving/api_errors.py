@@ -33,21 +33,31 @@ class ApiError(Exception):
         message: for people.
         code: OpenAI's name of the error, where it has one.
         param: the parameter that it is about.
+        given: further fields, as LiteLLM gave them.
     """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self._given = dict(given or {})
 
     def body(self, api: Api) -> dict[str, Any]:
         """The JSON object of the whole answer."""
         if api == "anthropic":
-            return {"type": "error", "error": {"type": self._type(api), "message": self.message}}
+            own = {"type": self._type(api), "message": self.message}
+            rest = {k: v for k, v in self._given.items() if k not in ("code", "param")}
+            return {"type": "error", "error": {**rest, **own}}
         return {"error": self._openai()}
 
     def event(self, api: Api) -> bytes:
@@ -61,6 +71,7 @@ class ApiError(Exception):
 
     def _openai(self) -> dict[str, Any]:
         return {
+            **self._given,
             "message": self.message,
             "type": self._type("chat"),
             "param": self.param,
@@ -102,7 +113,9 @@ def from_litellm(status: int, body: bytes, api: Api, names: Sequence[str] | None
     code, param = given.get("code"), given.get("param")
     # LiteLLM repeats the status there.
     is_code = code is not None and str(code) != str(status)
-    return ApiError(status, message, code=str(code) if is_code else None, param=param)
+    return ApiError(
+        status, message, code=str(code) if is_code else None, param=param, given=given
+    )
 
 
 def _read(body: bytes) -> tuple[str, Mapping[str, Any]]:

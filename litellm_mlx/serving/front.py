@@ -57,7 +57,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         route = _route(scope["path"])
-        api = _api(route)
+        api = _api(route, Headers(scope=scope))
         try:
             await self._serve(route, api, scope, receive, send)
         except ApiError as error:
@@ -125,7 +125,10 @@ def _route(path: str) -> str:
     return path.removeprefix(prefix)
 
 
-def _api(route: str) -> Api:
+def _api(route: str, headers: Mapping[str, str]) -> Api:
+    """Whose errors the client reads; Anthropic's SDK asks for models, too."""
+    if "anthropic-version" in headers:
+        return "anthropic"
     return _ROUTES.get(COUNTED_ROUTES.get(route, route), "chat")
 
 
@@ -168,6 +171,8 @@ def _again(body: bytes, receive: Any) -> Any:
 
 
 def _asking(scope: Any, path: str | None, length: int) -> Any:
-    headers = [(n, v) for n, v in scope["headers"] if n != b"content-length"]
+    """The connection with another body; an answer that is looked into must not be compressed."""
+    changed = (b"content-length", b"accept-encoding")
+    headers = [(n, v) for n, v in scope["headers"] if n not in changed]
     scope = {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
     return scope if path is None else {**scope, "path": path, "raw_path": path.encode()}

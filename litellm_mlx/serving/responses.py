@@ -19,6 +19,9 @@ _REFUSED = {
     "prompt": "no prompts are stored here; send their text as `instructions` and `input`",
     "conversation": "no conversations are stored here; send previous_response_id or the history",
 }
+# Tools that OpenAI runs, or whose calls chat completions have no form for. LiteLLM drops some of
+# them without a word, and refuses the others without their name (1.110).
+_OWN_TOOLS = ("function", "custom", "namespace", "tool_search")  # the last only says when to load
 _PAGE, _MAX_PAGE = 20, 100  # OpenAI's
 _ENDED_WELL = ("completed", "incomplete")
 
@@ -40,6 +43,12 @@ class ResponsesExchange(Exchange):
         for name, reason in _REFUSED.items():
             if body.get(name):
                 raise ApiError(400, f"{name}: {reason}", param=name)
+        for index, tool in enumerate(body.get("tools") or ()):
+            kind = tool.get("type") if isinstance(tool, dict) else None
+            if kind not in _OWN_TOOLS:
+                raise ApiError(
+                    400, f"the tool {kind!r} is not run here; leave it out", param=f"tools[{index}]"
+                )
         self._store = store
         self._key = key
         self._model = body.get("model")
