@@ -60,6 +60,11 @@ def is_from_network(litellm_params: Mapping[str, Any]) -> bool:
     return litellm_params.get("proxy_server_request") is not None
 
 
+def has_database() -> bool:
+    """Whether this process is a proxy of LiteLLM's with a database behind it."""
+    return getattr(sys.modules.get(_PROXY_MODULE), "prisma_client", None) is not None
+
+
 def own_models() -> None:
     """Let one process of a server with several workers own the models, and refuse in the others.
 

@@ -1,8 +1,9 @@
 """Put the provider into LiteLLM, once, safely twice.
 
-Four things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
-own bookkeeping of provider names, the capabilities that clients read before they call, and
-parameters, thinking's above all, that LiteLLM passes to custom providers only when told to.
+Five things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
+own bookkeeping of provider names, the capabilities that clients read before they call,
+parameters, thinking's above all, that LiteLLM passes to custom providers only when told to, and a
+look at requests to the Responses API before LiteLLM makes chat completions of them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from litellm.litellm_core_utils.fallback_generalizations import (
     get_fallback_generalization_rules,
     set_fallback_generalizations,
 )
+from litellm.responses.litellm_completion_transformation import handler as responses_bridge
 
+from litellm_mlx.errors import UnsupportedParameterError
 from litellm_mlx.models.names import Alias, aliases
+from litellm_mlx.network import has_database
 from litellm_mlx.provider import MLXProvider
-from litellm_mlx.translate.response import PROVIDER
+from litellm_mlx.translate.response import PROVIDER, to_litellm_error
+from litellm_mlx.translate.responses_request import check_responses_request
 
 _RULE_NAME = "litellm-mlx"
 _HINTS = ("reasoning_effort", "thinking", "verbosity", "context_management")
@@ -69,6 +74,7 @@ def register() -> None:
     _add_capability_rule()
     _answer_for_mlx_names()
     _let_hints_through()
+    _refuse_what_responses_would_lose()
     atexit.unregister(_shutdown)
     atexit.register(_shutdown)
 
@@ -151,6 +157,34 @@ def _let_hints_through() -> None:
 
     get_optional_params.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
     setattr(litellm.main, name, get_optional_params)
+
+
+def _refuse_what_responses_would_lose() -> None:
+    """Look at a request to the Responses API while it is one.
+
+    LiteLLM makes a chat completion of it, and a history by id, tools of OpenAI's and prompts by id
+    are gone by the time that a provider sees it; no hook of LiteLLM's comes before (1.106 to 1.110,
+    search its issues for "previous_response_id custom provider"). With its proxy's database LiteLLM
+    knows histories itself. Where a release has moved the function, things are as they were.
+    """
+    handler_class = getattr(responses_bridge, "LiteLLMCompletionTransformationHandler", None)
+    original = getattr(handler_class, "response_api_handler", None)
+    if original is None or getattr(original, "knows_mlx", False):
+        return
+
+    def response_api_handler(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("custom_llm_provider") == PROVIDER:
+            request = dict(kwargs.get("responses_api_request") or {})
+            if has_database() and kwargs.get("_is_async"):
+                request.pop("previous_response_id", None)
+            try:
+                check_responses_request(request, kwargs.get("input"))
+            except UnsupportedParameterError as error:
+                raise to_litellm_error(error, str(kwargs.get("model"))) from error
+        return original(*args, **kwargs)
+
+    response_api_handler.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
+    setattr(handler_class, "response_api_handler", response_api_handler)  # noqa: B010  # for mypy
 
 
 def _shutdown() -> None:

@@ -106,16 +106,14 @@ def from_litellm(status: int, body: bytes, api: Api, names: Sequence[str] | None
     if unknown := _UNKNOWN_MODEL.search(message):
         return model_not_found(unknown[1], names)
     if _CONTEXT in message:
-        param = "input" if api == "responses" else "messages"
-        return ApiError(status, message, code="context_length_exceeded", param=param)
+        where = "input" if api == "responses" else "messages"
+        return ApiError(status, message, code="context_length_exceeded", param=where)
     if status == 404 and _NOT_FOUND in message:
         return ApiError(status, message, code="model_not_found", param="model")
     code, param = given.get("code"), given.get("param")
     # LiteLLM repeats the status there.
     is_code = code is not None and str(code) != str(status)
-    return ApiError(
-        status, message, code=str(code) if is_code else None, param=param, given=given
-    )
+    return ApiError(status, message, code=str(code) if is_code else None, param=param, given=given)
 
 
 def _read(body: bytes) -> tuple[str, Mapping[str, Any]]:

@@ -1,6 +1,6 @@
 """How many tokens a request has, exactly: LiteLLM's own route is asked, and answers nothing else.
 
-LiteLLM would estimate it with another tokenizer and no template (22 % low for Claude Code's prompt).
+LiteLLM would estimate it with another tokenizer and no template, 22 % low for Claude Code's prompt.
 The request takes the whole way of a real one, so that the two cannot differ.
 """
 

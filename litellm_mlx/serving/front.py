@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
 
+from litellm_mlx import network
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.serving import running
 from litellm_mlx.serving.answer import Answer, send_json
@@ -34,6 +35,7 @@ _ROUTES: Mapping[str, Api] = {
     "/embeddings": "chat",
     "/messages": "anthropic",
     _RESPONSES: "responses",
+    "/responses/compact": "responses",
 }
 _NOT_RESPONSES = ("compact", "input_tokens")  # routes below /responses that name no response
 
@@ -81,7 +83,7 @@ class Front:
     def _is_ours(self, route: str) -> bool:
         """Whether LiteLLM and other providers know nothing of a stored response."""
         name = route.removeprefix(f"{_RESPONSES}/").split("/")[0]
-        if name in _NOT_RESPONSES or running.keeps_sessions():
+        if name in _NOT_RESPONSES or network.has_database():
             return False
         return running.serves_only_ours()
 
@@ -89,11 +91,13 @@ class Front:
         given = _object(body)
         if given is None or not running.our_models(given.get("model")):
             return Exchange(given or {}, api)
+        if route == "/responses/compact":  # a 500 of LiteLLM's (1.110)
+            raise ApiError(400, "conversations are not compacted here; send what is to be kept")
         if route == "/utils/token_counter":
             return CountExchange(route, Exchange(as_chat(given), api))
         if counted := COUNTED_ROUTES.get(route):
             return CountExchange(route, self._exchange(counted, api, body, key))
-        if route == _RESPONSES and not running.keeps_sessions():
+        if route == _RESPONSES and not network.has_database():
             return ResponsesExchange(given, self._store, key)
         if route == "/messages":
             return MessagesExchange(given)

@@ -12,16 +12,8 @@ from typing import Any
 from litellm_mlx.serving.api_errors import ApiError
 from litellm_mlx.serving.exchange import Exchange
 from litellm_mlx.serving.stored import Item, ResponseStore, StoredResponse
+from litellm_mlx.translate.responses_request import is_reference
 
-# What would change the answer and cannot be served.
-_REFUSED = {
-    "background": "answers are not made in the background; leave it out, or stream",
-    "prompt": "no prompts are stored here; send their text as `instructions` and `input`",
-    "conversation": "no conversations are stored here; send previous_response_id or the history",
-}
-# Tools that OpenAI runs, or whose calls chat completions have no form for. LiteLLM drops some of
-# them without a word, and refuses the others without their name (1.110).
-_OWN_TOOLS = ("function", "custom", "namespace", "tool_search")  # the last only says when to load
 _PAGE, _MAX_PAGE = 20, 100  # OpenAI's
 _ENDED_WELL = ("completed", "incomplete")
 
@@ -35,20 +27,11 @@ class ResponsesExchange(Exchange):
         key: whose they are.
 
     Raises:
-        ApiError: it names what is not there, or asks for what cannot be done.
+        ApiError: it names what is not there.
     """
 
     def __init__(self, body: dict[str, Any], store: ResponseStore, key: str) -> None:
         super().__init__(body, "responses")
-        for name, reason in _REFUSED.items():
-            if body.get(name):
-                raise ApiError(400, f"{name}: {reason}", param=name)
-        for index, tool in enumerate(body.get("tools") or ()):
-            kind = tool.get("type") if isinstance(tool, dict) else None
-            if kind not in _OWN_TOOLS:
-                raise ApiError(
-                    400, f"the tool {kind!r} is not run here; leave it out", param=f"tools[{index}]"
-                )
         self._store = store
         self._key = key
         self._model = body.get("model")
@@ -93,7 +76,7 @@ class ResponsesExchange(Exchange):
 
     def _known(self, item: Any) -> Any:
         """The item that a reference means; any other as it is."""
-        if not _is_reference(item):
+        if not is_reference(item):
             return item
         found = self._store.item(self._key, str(item["id"]))
         if found is None:
@@ -146,13 +129,6 @@ def _as_items(body: Mapping[str, Any]) -> Sequence[Any]:
     if not isinstance(given, list):
         raise ApiError(400, "input must be a text or a list of items", param="input")
     return given
-
-
-def _is_reference(item: Any) -> bool:
-    """An id instead of an item; OpenAI lets the type be left out."""
-    if not isinstance(item, Mapping) or "id" not in item:
-        return False
-    return item.get("type") == "item_reference" or set(item) <= {"id", "type"}
 
 
 def _with_id(item: Any) -> Item:

@@ -12,7 +12,7 @@ from typing import Any
 
 from litellm_mlx.errors import LiteLLMMLXError
 from litellm_mlx.models.names import parse_model_name
-from litellm_mlx.network import served
+from litellm_mlx.network import has_database, served
 from litellm_mlx.serving.api_errors import ApiError
 
 PREFIX = "mlx/"
@@ -59,20 +59,10 @@ def presented_keys(headers: Mapping[str, str], query: Mapping[str, str]) -> Iter
         yield key
 
 
-def keeps_sessions() -> bool:
-    """LiteLLM has a database, in which it keeps conversations itself."""
-    return _proxy().prisma_client is not None
-
-
-def polls_in_background() -> bool:
-    """The operator has set up LiteLLM's own way to serve `background: true`."""
-    return bool(getattr(_proxy(), "polling_via_cache_enabled", False))
-
-
 def names_for_everyone() -> list[str] | None:
     """The models that clients may name; `None` where that depends on their key."""
     proxy = _proxy()
-    if proxy.prisma_client is not None or proxy.user_custom_auth is not None:
+    if has_database() or proxy.user_custom_auth is not None:
         return None
     router = proxy.llm_router
     return sorted(router.get_model_names()) if router is not None else []
@@ -115,7 +105,7 @@ def hidden_paths() -> dict[str, str]:
 def _only_key() -> str | None:
     proxy, settings = _proxy(), _settings()
     has_other_way = (
-        proxy.prisma_client is not None
+        has_database()
         or proxy.user_custom_auth is not None
         or any(settings.get(name) for name in _OTHER_WAYS)
     )
