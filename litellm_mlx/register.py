@@ -22,9 +22,10 @@ from litellm.litellm_core_utils.fallback_generalizations import (
 )
 from litellm.responses.litellm_completion_transformation import handler as responses_bridge
 
-from litellm_mlx.errors import UnsupportedParameterError
-from litellm_mlx.models.names import Alias, aliases
-from litellm_mlx.network import has_database
+from litellm_mlx.errors import LiteLLMMLXError, UnsupportedParameterError
+from litellm_mlx.models.facts import stated_context
+from litellm_mlx.models.names import Alias, aliases, parse_model_name
+from litellm_mlx.network import has_database, served
 from litellm_mlx.provider import MLXProvider
 from litellm_mlx.translate.response import PROVIDER, to_litellm_error
 from litellm_mlx.translate.responses_request import check_responses_request
@@ -82,13 +83,14 @@ def register() -> None:
 def model_info(name: str) -> dict[str, Any]:
     """What LiteLLM shall believe of model `name` (without prefix).
 
-    Its context and whether it thinks come from the loaded model, else from the alias; of a name
-    that means nothing yet neither is known.
+    Its context and whether it thinks come from the loaded model, else from the alias; else its
+    files on this disk tell its context, and of a name that means nothing yet neither is known.
     """
     registry = handler.registry_if_used
+    name = served(name).model
     known = (registry.loaded(name) if registry is not None else None) or aliases().get(name)
     if known is None:
-        return dict(CAPABILITIES)
+        return {**CAPABILITIES, **_stated_limits(name)}
     if isinstance(known, Alias) and known.embeds:
         return {
             **{key: False if value is True else value for key, value in CAPABILITIES.items()},
@@ -103,6 +105,17 @@ def model_info(name: str) -> dict[str, Any]:
         "max_output_tokens": known.context_tokens,
         "supports_reasoning": known.thinks,
     }
+
+
+def _stated_limits(name: str) -> dict[str, int]:
+    """What a model's files say of its context, where it is not loaded."""
+    try:
+        context_tokens = stated_context(parse_model_name(name))
+    except LiteLLMMLXError:
+        return {}
+    if context_tokens is None:
+        return {}
+    return dict.fromkeys(("max_tokens", "max_input_tokens", "max_output_tokens"), context_tokens)
 
 
 def _add_capability_rule() -> None:

@@ -19,7 +19,7 @@ from litellm_mlx import network
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.serving import running
 from litellm_mlx.serving.answer import Answer, send_json
-from litellm_mlx.serving.api_errors import Api, ApiError
+from litellm_mlx.serving.api_errors import Api, ApiError, model_not_found
 from litellm_mlx.serving.counts import COUNTED_ROUTES, CountExchange, as_chat
 from litellm_mlx.serving.exchange import Exchange
 from litellm_mlx.serving.messages import MessagesExchange
@@ -89,6 +89,13 @@ class Front:
 
     def _exchange(self, route: str, api: Api, body: bytes, key: str) -> Exchange:
         given = _object(body)
+        if (
+            given is not None
+            and route in COUNTED_ROUTES
+            and not running.is_served(model := given.get("model"))
+        ):
+            # LiteLLM would estimate the length for whatever model it is.
+            raise model_not_found(str(model), running.names_for_everyone())
         if given is None or not running.our_models(given.get("model")):
             return Exchange(given or {}, api)
         if route == "/responses/compact":  # a 500 of LiteLLM's (1.110)

@@ -68,6 +68,12 @@ def names_for_everyone() -> list[str] | None:
     return sorted(router.get_model_names()) if router is not None else []
 
 
+def is_served(name: object) -> bool:
+    """Whether anything stands behind a model's name."""
+    router = _proxy().llm_router
+    return router is not None and bool(router.get_model_list(model_name=name))
+
+
 def our_models(name: object) -> list[str]:
     """What stands behind a model's name, without `mlx/`; empty unless all of it is ours."""
     router = _proxy().llm_router
