@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from litellm_mlx.serving.api_errors import ApiError, from_litellm
+from litellm_mlx.serving.api_errors import from_litellm
 from litellm_mlx.serving.exchange import Exchange
 
 Message = Mapping[str, Any]
@@ -144,7 +144,7 @@ class Answer:
             return text
         if not isinstance(value, dict):
             return text
-        return json.dumps(self._exchange.rewritten(value), ensure_ascii=False).encode()
+        return json.dumps(self._exchange.rewritten(value)).encode()
 
     def _shown(self, body: bytes) -> bytes:
         for text, name in self._hidden.items():
@@ -156,15 +156,10 @@ async def send_json(
     send: Any, status: int, value: Mapping[str, Any], headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
     """A whole answer of our own."""
-    body = json.dumps(value, ensure_ascii=False).encode()
+    body = json.dumps(value).encode()
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
     await send(_body(body, more=False))
-
-
-async def send_error(send: Any, exchange_api: Any, error: ApiError) -> None:
-    """An error of our own."""
-    await send_json(send, error.status, error.body(exchange_api))
 
 
 def _headers(start: Message) -> list[tuple[bytes, bytes]]:

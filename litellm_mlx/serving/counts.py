@@ -37,6 +37,11 @@ class CountExchange(Exchange):
         self._route = route
 
     @property
+    def changes_body(self) -> bool:
+        """It asks for nothing else."""
+        return True
+
+    @property
     def path(self) -> str:
         """Where LiteLLM is asked."""
         return f"/v1{COUNTED_ROUTES[self._route]}"

@@ -21,6 +21,11 @@ class Exchange:
         self.api = api
 
     @property
+    def changes_body(self) -> bool:
+        """The body is another than the client's; else LiteLLM gets the client's own bytes."""
+        return False
+
+    @property
     def path(self) -> str | None:
         """The route of LiteLLM's that answers; that of the request unless it is said."""
         return None

@@ -114,7 +114,7 @@ class Front:
         self, exchange: Exchange, body: bytes, scope: Any, receive: Any, send: Any
     ) -> None:
         """Have LiteLLM answer."""
-        if exchange.body:
+        if exchange.changes_body:
             body = json.dumps(exchange.body).encode()
         answer = Answer(send, exchange, running.names_for_everyone(), running.hidden_paths())
         early = None
@@ -153,7 +153,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
     """The JSON object of a body; what is none is LiteLLM's to refuse."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -24,6 +24,11 @@ class MessagesExchange(Exchange):
         if not body.get("messages"):
             raise ApiError(400, "messages: at least one message is required", param="messages")
 
+    @property
+    def changes_body(self) -> bool:
+        """A part of the system prompt may be gone."""
+        return True
+
 
 def _without_billing(body: dict[str, Any]) -> dict[str, Any]:
     system = body.get("system")

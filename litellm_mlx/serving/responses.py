@@ -42,6 +42,11 @@ class ResponsesExchange(Exchange):
         self.body.pop("previous_response_id", None)
 
     @property
+    def changes_body(self) -> bool:
+        """Its history is put in."""
+        return True
+
+    @property
     def rewrites(self) -> bool:
         """Its id, its history and the client's own name of the model are put in."""
         return True

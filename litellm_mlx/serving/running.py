@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from litellm_mlx.errors import LiteLLMMLXError
@@ -133,6 +134,4 @@ def _settings() -> Mapping[str, Any]:
 
 
 def _proxy() -> Any:
-    from litellm.proxy import proxy_server
-
-    return proxy_server
+    return import_module("litellm.proxy.proxy_server")

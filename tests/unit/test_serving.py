@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import yaml
 from litellm_mlx.errors import ModelNotFoundError
 from litellm_mlx.models.names import aliases
 from litellm_mlx.network import Served
+from litellm_mlx.serving import running
 from litellm_mlx.serving.api_errors import ApiError
 from litellm_mlx.serving.config import (
     KEY_VARIABLE,
@@ -123,3 +126,40 @@ def test_nothing_is_kept_where_that_is_switched_off() -> None:
     store = ResponseStore(0, 10**6)
     assert ask(store, "k", 1)["store"] is False
     assert store.get("k", "resp_1") is None
+
+
+# --- whose the keys are ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kept_by_the_operator",
+    [
+        {"prisma_client": object()},
+        {"user_custom_auth": lambda: None},
+        {"general_settings": {"enable_jwt_auth": True}},
+        {"general_settings": {"pass_through_endpoints": [{"path": "/v1/models"}]}},
+        {"master_key": None},
+    ],
+)
+def test_keys_are_litellms_business_where_it_can_have_others(
+    monkeypatch: pytest.MonkeyPatch, kept_by_the_operator: dict[str, Any]
+) -> None:
+    """No database can be had here, so the proxy's state is one that says it has one."""
+    plain = {"prisma_client": None, "user_custom_auth": None, "general_settings": {}}
+    plain["master_key"] = "sk-right"
+
+    def refuses(headers: dict[str, str], **state: Any) -> bool:
+        proxy = SimpleNamespace(**{**plain, **state})
+        monkeypatch.setitem(sys.modules, "litellm.proxy.proxy_server", proxy)
+        try:
+            running.check_key("/v1/models", headers, {})
+        except ApiError as error:
+            assert error.status == 401
+            return True
+        return False
+
+    wrong = {"authorization": "Bearer sk-wrong"}
+    assert refuses(wrong) and refuses({})
+    assert not refuses({"authorization": "Bearer sk-right"})
+    assert not refuses(wrong, **kept_by_the_operator)
+    assert not refuses({}, **kept_by_the_operator)
