@@ -20,19 +20,25 @@ from litellm_mlx.network import Served
 KEY_VARIABLE = "LITELLM_MASTER_KEY"
 HANDLER = "litellm_mlx.proxy.handler"
 _KEY_BYTES = 32
+# The OpenAI SDK sends it with every embedding, and LiteLLM refuses it for custom ones.
+_DROPPED = ("encoding_format",)
+# A limit on tools that OpenAI runs, of which there are none; LiteLLM refuses it (1.110).
+_DROPPED_HINTS = ("max_tool_calls",)
 
 
-def proxy_config(models: Sequence[str]) -> dict[str, Any]:
+def proxy_config(models: Sequence[str], *, is_strict: bool = False) -> dict[str, Any]:
     """The configuration that lists these models, each under the name that it is given.
 
     Args:
         models: without the `mlx/` prefix, or `NAME=MODEL` to call a model NAME.
+        is_strict: hints are refused, see `EngineConfig.client_hints`.
 
     Raises:
         ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
     """
+    dropped = _DROPPED if is_strict else (*_DROPPED, *_DROPPED_HINTS)
     return {
-        "model_list": [_entry(name, served) for name, served in deployments(models).items()],
+        "model_list": [_entry(*each, dropped) for each in deployments(models).items()],
         "litellm_settings": {
             "custom_provider_map": [{"provider": "mlx", "custom_handler": HANDLER}],
         },
@@ -80,7 +86,7 @@ def deployments(models: Sequence[str]) -> dict[str, Served]:
     return found
 
 
-def _entry(deployment: str, served: Served) -> dict[str, Any]:
+def _entry(deployment: str, served: Served, dropped: Sequence[str]) -> dict[str, Any]:
     spec = parse_model_name(served.model)
     alias = aliases().get(served.model.lower())
     info: dict[str, Any] = {"mode": "embedding" if spec.embeds else "chat"}
@@ -95,8 +101,7 @@ def _entry(deployment: str, served: Served) -> dict[str, Any]:
         "model_name": served.name,
         "litellm_params": {
             "model": f"mlx/{deployment}",
-            # The OpenAI SDK sends it with every embedding, and LiteLLM refuses it for custom ones.
-            "additional_drop_params": ["encoding_format"],
+            "additional_drop_params": list(dropped),
         },
         "model_info": info,
     }

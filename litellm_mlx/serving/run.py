@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def serve(options: ServeOptions) -> None:
     import uvicorn
 
     with tempfile.TemporaryDirectory(prefix="litellm-mlx-") as folder:
-        path = options.config or _written(options.models, Path(folder))
+        path = options.config or _written(options, Path(folder))
         key = ensure_key(os.environ)
         os.environ[_CONFIG_VARIABLE] = str(path)
         if options.is_strict:
@@ -82,11 +81,11 @@ def serve(options: ServeOptions) -> None:
         )
 
 
-def _written(models: Sequence[str], folder: Path) -> Path:
-    for deployment, served in deployments(models).items():
+def _written(options: ServeOptions, folder: Path) -> Path:
+    for deployment, served in deployments(options.models).items():
         serve_as(deployment, served)
     path = folder / "config.yaml"
-    write_config(proxy_config(models), path)
+    write_config(proxy_config(options.models, is_strict=options.is_strict), path)
     return path
 
 
