@@ -145,8 +145,7 @@ def _api(route: str, headers: Mapping[str, str]) -> Api:
 
 def _owner(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
     """Whose stored responses a request may see; no key itself is kept."""
-    key = next(iter(running.presented_keys(headers, query)), "")
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(running.presented_key(headers, query).encode()).hexdigest()
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

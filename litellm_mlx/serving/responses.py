@@ -48,7 +48,7 @@ class ResponsesExchange(Exchange):
 
     @property
     def rewrites(self) -> bool:
-        """Its id, its history and the client's own name of the model are put in."""
+        """The model's own name, the response before it and whether it is kept are put in."""
         return True
 
     def rewritten(self, value: dict[str, Any]) -> Mapping[str, Any]:
@@ -126,7 +126,11 @@ def read_stored(
 
 
 def _as_items(body: Mapping[str, Any]) -> Sequence[Any]:
-    """The request's input as a list of items; what is neither list nor text is LiteLLM's to say."""
+    """The request's input as a list of items.
+
+    Raises:
+        ApiError: it is neither a list nor a text.
+    """
     given = body.get("input")
     if isinstance(given, str):
         content = [{"type": "input_text", "text": given}]

@@ -6,7 +6,7 @@ Reads LiteLLM's proxy module and changes nothing there.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -17,7 +17,7 @@ from litellm_mlx.network import has_database, served
 from litellm_mlx.serving.api_errors import ApiError
 
 PREFIX = "mlx/"
-# Where clients put a key, as LiteLLM reads them.
+# Where clients put a key, in the order in which LiteLLM looks.
 _KEY_HEADERS = (
     *("x-litellm-api-key", "authorization", "api-key", "x-api-key", "x-goog-api-key"),
     "ocp-apim-subscription-key",
@@ -37,27 +37,26 @@ def check_key(path: str, headers: Mapping[str, str], query: Mapping[str, str]) -
         ApiError: 401.
     """
     master_key = _only_key()
-    if master_key is None or not _needs_key(path):
+    if master_key is None or not _needs_key(path) or _has_odd_key(headers):
         return
-    keys = list(presented_keys(headers, query))
-    if any(hmac.compare_digest(key.encode(), master_key.encode()) for key in keys):
+    key = presented_key(headers, query)
+    if hmac.compare_digest(key.encode(), master_key.encode()):
         return
-    if keys:
+    if key:
         raise ApiError(401, "the API key is not right", code="invalid_api_key")
     raise ApiError(
         401, "no API key was sent; send it as `Authorization: Bearer KEY`", code="invalid_api_key"
     )
 
 
-def presented_keys(headers: Mapping[str, str], query: Mapping[str, str]) -> Iterable[str]:
-    """What a request brings that might be a key; the one that LiteLLM goes by comes first."""
+def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
+    """The key that LiteLLM goes by where a request brings several; empty where it brings none."""
     own_header = _settings().get("litellm_key_header_name")
     for name in (*([own_header] if own_header else []), *_KEY_HEADERS):
         if value := headers.get(name.lower(), "").strip():
             scheme, _, rest = value.partition(" ")
-            yield rest.strip() if scheme.lower() in ("bearer", "basic") else value
-    if key := query.get("key"):
-        yield key
+            return rest.strip() if scheme.lower() in ("bearer", "basic") else value
+    return query.get("key") or ""
 
 
 def names_for_everyone() -> list[str] | None:
@@ -72,7 +71,9 @@ def names_for_everyone() -> list[str] | None:
 def is_served(name: object) -> bool:
     """Whether anything stands behind a model's name."""
     router = _proxy().llm_router
-    return router is not None and bool(router.get_model_list(model_name=name))
+    if router is None or not isinstance(name, str):
+        return False
+    return bool(router.get_model_list(model_name=name))
 
 
 def our_models(name: object) -> list[str]:
@@ -118,6 +119,12 @@ def _only_key() -> str | None:
     )
     key = proxy.master_key
     return key if isinstance(key, str) and not has_other_way else None
+
+
+def _has_odd_key(headers: Mapping[str, str]) -> bool:
+    """It comes inside a signature, or beside another provider's: LiteLLM's to read."""
+    is_signed = headers.get("authorization", "").startswith("AWS4-HMAC-SHA256")
+    return is_signed or "litellm_user_api_key" in headers
 
 
 def _needs_key(path: str) -> bool:
