@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from litellm_mlx.serving.api_errors import from_litellm
@@ -31,16 +31,16 @@ class Answer:
     Args:
         send: the server's.
         exchange: whose answer it is.
-        names: the models that an error may speak of.
-        hidden: texts that no error may hold, and what stands for them.
+        names: gives the models that an error may speak of.
+        hidden: gives the texts that no error may hold, and what stands for them.
     """
 
     def __init__(
         self,
         send: Any,
         exchange: Exchange,
-        names: Sequence[str] | None,
-        hidden: Mapping[str, str],
+        names: Callable[[], Sequence[str] | None],
+        hidden: Callable[[], Mapping[str, str]],
     ) -> None:
         self._send = send
         self._exchange = exchange
@@ -94,7 +94,7 @@ class Answer:
         if status < 400:
             await self._pass(self._rewritten(self._kept), more=False, is_whole=True)
             return
-        error = from_litellm(status, self._shown(self._kept), self._exchange.api, self._names)
+        error = from_litellm(status, self._shown(self._kept), self._exchange.api, self._names())
         if self._is_begun:
             await self._send(_body(error.event(self._exchange.api), more=False))
             return
@@ -147,7 +147,7 @@ class Answer:
         return json.dumps(self._exchange.rewritten(value)).encode()
 
     def _shown(self, body: bytes) -> bytes:
-        for text, name in self._hidden.items():
+        for text, name in self._hidden().items():
             body = body.replace(text.encode(), name.encode())
         return body
 

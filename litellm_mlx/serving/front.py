@@ -55,7 +55,7 @@ class Front:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] == "OPTIONS":  # a browser asks without a key
             await self._app(scope, receive, send)
             return
         route = _route(scope["path"])
@@ -116,7 +116,7 @@ class Front:
         """Have LiteLLM answer."""
         if exchange.changes_body:
             body = json.dumps(exchange.body).encode()
-        answer = Answer(send, exchange, running.names_for_everyone(), running.hidden_paths())
+        answer = Answer(send, exchange, running.names_for_everyone, running.hidden_paths)
         early = None
         if exchange.is_stream and self._keep_alive_s > 0:
             early = asyncio.create_task(answer.begin_early(self._keep_alive_s))

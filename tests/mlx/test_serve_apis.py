@@ -77,6 +77,12 @@ def test_the_sdks_raise_their_own_errors_for_a_wrong_key(proxy: Proxy) -> None:
         claude.messages.create(model="tiny", messages=USER, max_tokens=4)
 
 
+def test_a_browser_may_ask_whether_it_may_ask(proxy: Proxy) -> None:
+    asked = {"Origin": "http://x", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(f"{proxy.url}/v1/chat/completions", headers=asked)
+    assert answer.status_code == 200 and "access-control-allow-methods" in answer.headers
+
+
 @pytest.mark.parametrize("header", ["x-api-key", "api-key", "x-litellm-api-key"])
 def test_a_key_is_read_wherever_litellm_reads_it(proxy: Proxy, header: str) -> None:
     assert httpx.get(f"{proxy.url}/v1/models", headers={header: proxy.key}).status_code == 200
