@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from litellm_mlx import observe
 from litellm_mlx.engine.checked import CheckedEvents, Events
+from litellm_mlx.engine.counted import Counted
 from litellm_mlx.errors import BudgetError, ConstraintError
 from litellm_mlx.translate.answer_facts import AnswerFacts
 from litellm_mlx.translate.read_answer import AnswerReader
@@ -51,7 +52,12 @@ class StartedCall:
 
 
 def start_call(
-    registry: ModelRegistry, model: str, call: Call, config: EngineConfig
+    registry: ModelRegistry,
+    model: str,
+    call: Call,
+    config: EngineConfig,
+    *,
+    shown_as: str | None = None,
 ) -> StartedCall:
     """Load the model if need be, translate, compile, submit. Blocks; not for event loops.
 
@@ -60,13 +66,14 @@ def start_call(
         model: without the `mlx/` prefix.
         call: its arguments.
         config: settings of this call, which may be narrower than the registry's.
+        shown_as: what the answer calls the model; else its name.
 
     Raises:
         LiteLLMMLXError: it cannot be served.
     """
     lease = registry.lease(model)
     try:
-        return _start_on(lease, model, call, config)
+        return _start_on(lease, shown_as or model, call, config)
     except BaseException:
         lease.release()  # the error's traceback would keep it
         raise
@@ -105,6 +112,8 @@ def _submit(
 ) -> tuple[Tier | None, Events]:
     """Hand a request to the engine, with the check that its constraint needs around it."""
     request, tools = prepared.generation, prepared.tools
+    if prepared.count_only:
+        return None, Counted(request)
     if request.constraint is None:
         return None, engine.submit(request)
     index = engine.index(request.constraint)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.errors import LiteLLMMLXError, ModelLoadError
+from litellm_mlx.models.gguf_header import gguf_number
 from litellm_mlx.models.names import ModelSpec
 from litellm_mlx.types import SamplingDefaults
 
@@ -41,18 +43,42 @@ def context_tokens(config: Mapping[str, Any], spec: ModelSpec) -> int:
 
     The tokenizer's model_max_length is not asked: it is often a placeholder such as 1e30.
     """
-    for part in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            if isinstance(stated := part.get(key), int) and stated > 0:
-                return _scaled(stated, part)
-    if spec.context_tokens is not None:
-        return spec.context_tokens
+    if (stated := _stated(config) or spec.context_tokens) is not None:
+        return stated
     logger.warning(
         "the config of %s states no context length; %s tokens are assumed",
         spec.name,
         _FALLBACK_CONTEXT_TOKENS,
     )
     return _FALLBACK_CONTEXT_TOKENS
+
+
+def stated_context(spec: ModelSpec) -> int | None:
+    """The same of a model that is not loaded, from what is on this disk; `None` if unknown."""
+    with suppress(LiteLLMMLXError, OSError):
+        return _stated(_config_on_disk(spec)) or spec.context_tokens
+    return spec.context_tokens
+
+
+def _config_on_disk(spec: ModelSpec) -> Mapping[str, Any]:
+    if spec.source == "directory":
+        return read_json(Path(spec.location), "config")
+    if spec.source == "gguf":
+        return {_CONTEXT_KEYS[0]: gguf_number(Path(spec.location), ".context_length")}
+    if spec.source == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(spec.location, "config.json", revision=spec.revision)
+        return read_json(Path(path).parent, "config") if isinstance(path, str) else {}
+    return {}
+
+
+def _stated(config: Mapping[str, Any]) -> int | None:
+    for part in (config, config.get("text_config") or {}):
+        for key in _CONTEXT_KEYS:
+            if isinstance(stated := part.get(key), int) and stated > 0:
+                return _scaled(stated, part)
+    return None
 
 
 def _scaled(stated: int, config: Mapping[str, Any]) -> int:

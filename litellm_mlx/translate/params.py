@@ -42,6 +42,28 @@ HARMLESS = frozenset(
     }
 )
 
+# What cannot change what the answer must be: how hard, how fast, how long-winded, where, at whose
+# cost, from which cache. Clients of cloud models send them as a matter of course.
+HINTS = frozenset(
+    {
+        "cache_control",
+        "cache_prompt",
+        "context_management",
+        "enable_thinking",
+        "include_reasoning",
+        "inference_geo",
+        "max_tool_calls",
+        "num_ctx",
+        "prompt_cache_options",
+        "provider",
+        "reasoning",
+        "reasoning_summary",
+        "speed",
+        "thinking_budget",
+        "usage",
+        "verbosity",
+    }
+)
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
 
@@ -70,12 +92,16 @@ class StructuredOutputs(BaseModel):
 
 
 class ThinkingParam(BaseModel):
-    """Anthropic's `thinking`: on or off, and at most how many tokens."""
+    """Anthropic's `thinking`: on or off, and at most how many tokens.
+
+    `display` says what is shown of a thought that is billed whole; here it is all shown.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     type: Literal["enabled", "disabled", "adaptive"] = "enabled"
     budget_tokens: int | None = Field(None, ge=1)
+    display: Literal["summarized", "omitted"] | None = None
 
 
 class RequestParams(BaseModel):
@@ -105,6 +131,7 @@ class RequestParams(BaseModel):
     guided_grammar: str | None = None
     logprobs_mode: Literal["constrained", "raw"] = "constrained"
     budget_finish_reason: Literal["length", "stop"] = "length"
+    count_only: bool = False
     reasoning_effort: Effort | None = None
     thinking: ThinkingParam | None = None
     prompt_cache_key: str | None = Field(None, min_length=1)
@@ -154,12 +181,15 @@ class RequestParams(BaseModel):
         return None
 
 
-def parse_params(given: Mapping[str, Any], *, drops_unsupported: bool) -> RequestParams:
+def parse_params(
+    given: Mapping[str, Any], *, drops_unsupported: bool, takes_hints: bool = False
+) -> RequestParams:
     """Check the parameters of one request.
 
     Args:
         given: LiteLLM's `optional_params`; `extra_body` in it is opened.
         drops_unsupported: LiteLLM's `drop_params`: leave out what we do not know instead.
+        takes_hints: leave out what cannot change what the answer must be.
 
     Raises:
         UnsupportedParameterError: a parameter that we do not honour, or a value out of range.
@@ -167,12 +197,28 @@ def parse_params(given: Mapping[str, Any], *, drops_unsupported: bool) -> Reques
     params = {**given, **(given.get("extra_body") or {})}
     params.pop("extra_body", None)
     params = {k: v for k, v in params.items() if v is not None and k not in HARMLESS}
+    if takes_hints:
+        params = {k: v for k, v in _understood(params).items() if k not in HINTS}
     if drops_unsupported:
         params = {k: v for k, v in params.items() if k in RequestParams.model_fields}
     try:
         return RequestParams.model_validate(params)
     except ValidationError as error:
         raise UnsupportedParameterError(_explain(error)) from None
+
+
+def _understood(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with those hints under our names that a model which thinks can follow."""
+    own: dict[str, Any] = {}
+    if isinstance(is_on := params.get("enable_thinking"), bool):
+        own["chat_template_kwargs"] = {
+            "enable_thinking": is_on,
+            **(params.get("chat_template_kwargs") or {}),
+        }
+    reasoning = params.get("reasoning")
+    if isinstance(reasoning, Mapping) and isinstance(effort := reasoning.get("effort"), str):
+        own["reasoning_effort"] = params.get("reasoning_effort", effort)
+    return {**params, **own}
 
 
 def _explain(error: ValidationError) -> str:

@@ -58,6 +58,7 @@ class Call:
         drops_unsupported: LiteLLM's `drop_params`.
         deadline_s: monotonic time.
         repairs_prompt: a known prompt may say more of the answer than the request does.
+        takes_hints: what cannot change what the answer must be is accepted without effect.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -67,6 +68,7 @@ class Call:
     drops_unsupported: bool
     deadline_s: float
     repairs_prompt: bool = True
+    takes_hints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,14 @@ class PreparedRequest:
         tools: how its tools are served; `None` where no call can come.
         repairs: what was mended of the request's schema.
         budget_finish_reason: to report where the token budget closes the text.
+        count_only: the caller wants no answer, only the length of the prompt.
     """
 
     generation: GenerationRequest
     tools: ToolPlan | None = None
     repairs: tuple[str, ...] = ()
     budget_finish_reason: FinishReason = "length"
+    count_only: bool = False
 
 
 def build_request(call: Call, model: ChatModel, config: EngineConfig) -> PreparedRequest:
@@ -94,7 +98,9 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         ConstraintError: `response_format` is not a usable schema.
         PromptTooLongError: the prompt leaves no room for a completion.
     """
-    params = parse_params(call.params, drops_unsupported=call.drops_unsupported)
+    params = parse_params(
+        call.params, drops_unsupported=call.drops_unsupported, takes_hints=call.takes_hints
+    )
     constraint = wanted_constraint(params, params.guided_decoding_backend or config.backend)
     repaired = _repaired(call, params, config)
     if repaired is not None:
@@ -107,7 +113,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         guided = "calls" if tools.may_begin_with_text else "all"
     _check_combination(params, call)
     wish = wish_of(params)
-    if call.drops_unsupported and not model.thinks:
+    if (call.drops_unsupported or call.takes_hints) and not model.thinks:
         wish = ThinkingWish()
     prompt = _prompt(call, model, params, wish, guided, tools)
     _check_ids(params, model)
@@ -132,6 +138,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         tools=tools,
         repairs=() if repaired is None else repaired.repairs,
         budget_finish_reason=params.budget_finish_reason,
+        count_only=params.count_only,
     )
 
 
@@ -220,9 +227,6 @@ def _max_tokens(
     params: RequestParams, num_prompt: int, model: ChatModel, config: EngineConfig
 ) -> int:
     room = model.context_tokens - num_prompt
-    if room < 1:
-        raise PromptTooLongError(
-            f"the prompt has {num_prompt} tokens and the model's context is "
-            f"{model.context_tokens}; shorten the messages or use a model with a longer context"
-        )
+    if room < 1 and not params.count_only:
+        raise PromptTooLongError(num_prompt, model.context_tokens)
     return min(room, params.max_tokens or config.default_max_tokens)

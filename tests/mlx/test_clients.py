@@ -103,6 +103,40 @@ def test_the_responses_api_asks_for_reasoning(tiny: str) -> None:
         litellm.responses(model=tiny, input="hi", reasoning={"effort": "low"}, max_output_tokens=20)
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"previous_response_id": "resp_1"},
+        {"background": True},
+        {"prompt": {"id": "pmpt_1"}},
+        {"tools": [{"type": "image_generation"}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_the_responses_api_loses_nothing_in_silence(
+    tiny: str, lost: dict[str, Any], is_async: bool, is_stream: bool
+) -> None:
+    """LiteLLM would answer as if it had not been sent."""
+    asked: Any = {"model": tiny, "input": "hi", "max_output_tokens": 5, "stream": is_stream, **lost}
+    with pytest.raises(litellm.BadRequestError, match=next(iter(lost))):
+        if is_async:
+            asyncio.run(litellm.aresponses(**asked))
+        else:
+            litellm.responses(**asked)
+
+
+def test_a_prompt_can_be_counted_and_not_answered(tiny: str) -> None:
+    asked: Any = {"model": tiny, "messages": USER, "max_tokens": 5}
+    counted = litellm.completion(**asked, count_only=True)
+    usage = litellm.completion(**asked).usage
+    assert counted.usage.prompt_tokens == usage.prompt_tokens
+    assert counted.usage.completion_tokens == 0 and not counted.choices[0].message.content
+    chunks = list(litellm.completion(**asked, count_only=True, stream=True))
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+
+
 def test_anthropics_messages_call_tools(tiny: str) -> None:
     tool = {"name": "plan", "description": "", "input_schema": Plan.model_json_schema()}
 

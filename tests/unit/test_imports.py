@@ -27,7 +27,8 @@ LAYERS = [
 ]
 BORDERS = {
     "litellm": {
-        *("translate/response.py", "provider.py", "register.py", "serving/app.py"),
+        *("translate/response.py", "provider.py", "register.py"),
+        *("serving/app.py", "serving/running.py"),
         *("cli/chat.py", "cli/doctor.py", "cli/measure.py"),
     },
     "mlx_lm": {
