@@ -24,6 +24,7 @@ Message = dict[str, Any]
 # Private-use characters. A mark is one of the first two, its number in digits, and the third.
 _OPEN, _CLOSE, _END, _ZERO = "\uf100", "\uf101", "\uf102", 0xF110
 _DIGITS = "".join(chr(_ZERO + digit) for digit in range(10))
+_TO_DIGITS = str.maketrans("0123456789", _DIGITS)
 _MARK = re.compile(f"([{_OPEN}{_CLOSE}])([{_DIGITS}]+){_END}")
 _ANY_MARK = re.compile(f"[{_OPEN}{_CLOSE}{_END}{_DIGITS}]")
 _ESCAPED_MARK = re.compile(r"\\+u(f1[01][0-9a-f])", re.IGNORECASE)
@@ -222,7 +223,7 @@ class Marks:
 
 def _wrap(text: str, number: int) -> str:
     """A text between marks; white space around it stays outside, where it may be trimmed."""
-    digits = "".join(chr(_ZERO + int(digit)) for digit in str(number))
+    digits = str(number).translate(_TO_DIGITS)
     core = text.strip()
     before, after = text.split(core, 1) if core else (text, "")
     return f"{before}{_OPEN}{digits}{_END}{core}{_CLOSE}{digits}{_END}{after}"

@@ -70,7 +70,8 @@ def _read(content: Any, *, is_assistant: bool) -> tuple[str, str]:
         return content, ""
     if not isinstance(content, Sequence):
         raise RequestError(f"message content must be text, got {type(content).__name__}")
-    texts, thoughts = [], []
+    texts: list[str] = []
+    thoughts: list[str] = []
     for part in content:
         if isinstance(part, Mapping) and part.get("type") in _THOUGHT_KEYS:
             (thoughts if is_assistant else texts).append(thought_of(part))

@@ -17,6 +17,7 @@ from typing import Any
 
 from litellm_mlx.translate.tool_formats.form import Form, Tool
 from litellm_mlx.translate.turns import join_neighbours
+from litellm_mlx.translate.well_formed import well_formed
 
 Message = dict[str, Any]
 
@@ -89,7 +90,7 @@ def _linked_call(call: Mapping[str, Any], place: int, index: int) -> dict[str, A
     """A past call with its arguments as an object, which most templates want."""
     function = dict(call.get("function") or {})
     try:
-        function["arguments"] = json.loads(function.get("arguments") or "{}")
+        function["arguments"] = well_formed(json.loads(function.get("arguments") or "{}"))
     except (TypeError, ValueError):
         pass  # an object already, or text that the template may show as it is
     call_id = call.get("id") or f"call_{place}_{index}"

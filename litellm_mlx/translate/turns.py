@@ -52,7 +52,7 @@ def join_neighbours(chat: Sequence[Message]) -> list[Message]:
 
 
 def _joined(first: Message, second: Message) -> Message:
-    texts = {
+    texts: Message = {
         key: "\n\n".join(filter(None, [first.get(key), second.get(key)]))
         for key in ("content", "reasoning_content")
         if key in first or key in second
