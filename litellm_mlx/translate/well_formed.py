@@ -38,9 +38,10 @@ def checked_params(value: Any, name: str = "the request") -> Any:
         RequestError: one stands where it would have to be in the answer, or a name that it breaks.
     """
     if isinstance(value, str):
-        if "\ufffd" in (whole := well_formed(value)) and _SURROGATE.search(value) is not None:
+        whole = well_formed(value)
+        if whole != value and "\ufffd" in whole:
             raise RequestError(
-                f"{name} holds half a character ({ascii(value)}: a lone UTF-16 surrogate), which no "
+                f"{name} holds half a character ({value!a}: a lone UTF-16 surrogate), which no "
                 "answer can have; send whole characters"
             )
         return whole

@@ -84,7 +84,7 @@ def test_what_a_model_reads_is_served(tiny: str, given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("given", HELD.values(), ids=HELD)
 def test_what_an_answer_would_hold_is_refused(tiny: str, given: dict[str, Any]) -> None:
-    with pytest.raises(litellm.BadRequestError, match="half a|surrogate"):
+    with pytest.raises(litellm.BadRequestError, match=r"half a (character|surrogate)"):
         ask(tiny, given)
 
 
