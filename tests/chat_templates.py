@@ -7,7 +7,10 @@ it prints of tools and calls, what it raises or passes over), and nothing else o
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -241,7 +244,35 @@ def tokenizer_with(template: str) -> Any:
     from mlx_lm.tokenizer_utils import load
 
     tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
     tokenizer.chat_template = template
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return load(Path(folder))
+
+
+def installed_templates() -> dict[str, str]:
+    """The chat templates that installed packages have as text in their code, by file and number."""
+    places = {
+        "litellm": "constants.py",
+        "transformers": "models/*/processing_*.py",
+        "mlx_vlm": "models/*/process*.py",
+    }
+    found = {}
+    for package, pattern in places.items():
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None
+        for path in sorted(Path(spec.origin).parent.glob(pattern)):
+            for number, text in enumerate(_templates_in(path)):
+                found[f"{package}/{path.stem}/{number}"] = text
+    return found
+
+
+def _templates_in(path: Path) -> Iterator[str]:
+    code = path.read_text("utf-8")
+    if "add_generation_prompt %}" not in code and "for message in" not in code:
+        return
+    for node in ast.walk(ast.parse(code)):
+        text = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and "{%" in text and "messages" in text and "endfor" in text:
+            yield text

@@ -28,7 +28,7 @@ Tools = Sequence[Mapping[str, Any]]
 _READS_THOUGHTS = re.compile(
     r"""(?:\.|\[\s*['"]|get\(\s*['"])(?:reasoning_content|reasoning|thinking)\b"""
 )
-_READS_PARTS = re.compile(r"""(?:\.|\[\s*['"])type\b""")
+_READS_PARTS = re.compile(r"""[.'"]type\b""")
 
 
 def render_chat(
@@ -163,7 +163,7 @@ class _Template:
     def _apply(self, chat: Sequence[Message], tools: Tools, way: _Way) -> str:
         continues = _is_open(chat[-1]) and not way.appends_answer
         if way.has_parts:
-            chat = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
+            chat = [{**m, "content": _parts(m["content"])} for m in chat]
         text: str = self.tokenizer.apply_chat_template(
             list(chat),
             tokenize=False,
@@ -215,6 +215,11 @@ def encode_raw(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> tuple[i
 def ends_in_thinking(text: str, markers: tuple[str, str] | None) -> bool:
     """The rendered prompt leaves a thinking block open."""
     return markers is not None and text.rfind(markers[0]) > text.rfind(markers[1])
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    """A text as a list of parts; some templates read a part's text under a name of their own."""
+    return [{"type": "text", "text": text, "content": text}]
 
 
 def _is_open(message: Message) -> bool:

@@ -253,7 +253,8 @@ def _is_same(shown: str, item: _Item) -> bool:
         return True
     if item.kind == "json":  # JSON within a JSON string teaches a model to write it so
         return False
-    readings = {shown, html.unescape(shown), *_unquoted(shown)}
+    plain = html.unescape(shown)
+    readings = {shown, plain, *_unquoted(shown), *_unquoted(plain)}
     words = _words(text)
     return text in readings or (
         bool(words) and any(_words(reading) == words for reading in readings)

@@ -138,11 +138,10 @@ def call_shapes(chat: Sequence[Message], form: Form, template: str) -> Iterator[
 
 
 def _native_shapes(chat: Sequence[Message], template: str) -> Iterator[list[Message]]:
-    has_own_calls = any(message.get("tool_calls") for message in chat)
-    if has_own_calls and template and "tool_calls" not in template:
-        return  # no other name holds them
     yield list(chat)
-    if has_own_calls:
+    if template and "tool_calls" not in template:
+        return  # no other name holds calls, unless a whole message is printed
+    if any(message.get("tool_calls") for message in chat):
         yield with_short_ids(chat)
         yield with_named_ids(chat)
         yield one_call_each(chat)

@@ -17,7 +17,9 @@ import pytest
 
 from litellm_mlx.errors import RequestError
 from litellm_mlx.translate.messages import render_chat
-from tests.chat_templates import LOSING, TEMPLATES, tokenizer_with
+from litellm_mlx.translate.plain_messages import plain_message
+from litellm_mlx.translate.tool_prompt import linked
+from tests.chat_templates import LOSING, TEMPLATES, installed_templates, tokenizer_with
 
 Message = dict[str, Any]
 
@@ -252,11 +254,11 @@ def violations(chat: Sequence[Message], prompt: str) -> Iterator[str]:
 
 
 def _of_a_round(unit: list[Message], place: dict[str, int], prompt: str) -> Iterator[str]:
-    if not unit or "tool_calls" not in unit[0]:
+    if not unit or not ("tool_calls" in unit[0] or "function_call" in unit[0]):
         if [place[w] for w in words(unit)] != sorted(place[w] for w in words(unit)):
             yield f"{words(unit)} are not in order"
         return
-    given = unit[0]["tool_calls"]
+    given = unit[0].get("tool_calls") or [{"function": unit[0]["function_call"]}]
     results = dict(zip(range(len(given)), unit[1:], strict=False))
     order = [place[w] for w in words(unit[0].get("content")) + words(given)]
     if order != sorted(order):
@@ -302,6 +304,41 @@ def test_all_of_a_conversation_is_in_the_prompt_in_order(name: str, has_tools: b
             wrong += [(shape, f"{one} of the tools is lost")] if one not in prompt else []
         if TRICKY in str(chat[-1].get("content")) and not any(w in prompt for w in written(TRICKY)):
             wrong.append((shape, "special characters are lost"))
+    assert wrong == []
+
+
+def test_templates_that_others_wrote_hold_the_law_too() -> None:
+    templates = installed_templates()
+    wrong = []
+    for name, template in templates.items():
+        for shape, chat in SHAPES.items():
+            try:
+                prompt = rendered(template, chat)
+                wrong += [(name, shape, found) for found in violations(chat, prompt)]
+            except RequestError as error:
+                wrong.append((name, shape, str(error)))
+    assert len(templates) >= 5
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_a_template_shows_by_itself_stays_as_it_is(name: str) -> None:
+    wrong = []
+    for shape, chat in SHAPES.items():
+        tokenizer = tokenizer_with(TEMPLATES[name])
+        plain = linked([plain_message(message) for message in chat])
+        if chat[-1]["role"] == "assistant" or shape in THOUGHTS:
+            continue
+        try:
+            own = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+        except Exception:  # whatever the template raises
+            continue
+        is_python = re.search(r"\{'\w+': ", own) is not None
+        is_chance = name == "kimi_ids" and shape == "a tool's name as text"
+        if is_python or is_chance or list(violations(chat, own)):
+            continue
+        if rendered(TEMPLATES[name], chat) != own:
+            wrong.append(shape)
     assert wrong == []
 
 
