@@ -98,7 +98,16 @@ def _ways(chat: Sequence[Message], template: _Template) -> Iterator[_Way]:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A model's chat template, with what it is told beside the chat."""
+    """A model's chat template, with what it is told beside the chat.
+
+    Attributes:
+        tokenizer: mlx-lm's wrapper, which renders it.
+        kwargs: further names for the template.
+        form: how the model writes calls.
+        text: of the template; empty where it is a function.
+        thoughts: what it does with past thoughts.
+        reads_thoughts: it reads them from a field of the message.
+    """
 
     tokenizer: Any
     kwargs: Mapping[str, Any]
@@ -116,6 +125,7 @@ class _Template:
         )
         reads_thoughts = _READS_THOUGHTS.search(text) is not None or text == DSML
         rules = ThoughtRules(markers, may_drop=reads_thoughts or markers[1] in text)
+        text = "" if text == DSML else text  # the template is a function
         return cls(tokenizer, kwargs, form_of(tokenizer), text, rules, reads_thoughts)
 
     def with_thoughts(self, chat: Sequence[Message]) -> list[Message]:

@@ -44,7 +44,7 @@ class _Item:
 
     what: str
     text: str
-    kind: Literal["text", "key", "json"] = "text"
+    kind: Literal["text", "key", "key of text"] = "text"
     value: tuple[str, ...] = ()
 
 
@@ -145,7 +145,7 @@ class Marks:
         if name:
             function["name"] = self._mark(_Item(what, name))
         if "arguments" in function:
-            function["arguments"] = self._value(function["arguments"], f"the arguments of {what}")
+            function["arguments"] = self._arguments(function["arguments"], what)
         return {**call, "id": self._named_id(call["id"], name, number), "function": function}
 
     def _named_id(self, call_id: Any, name: Any, number: int | None) -> Any:
@@ -158,22 +158,31 @@ class Marks:
             number = next(known, None)
         return call_id if number is None else f"functions.{_wrap(name, number)}:{match[2]}"
 
-    def _value(self, value: Any, what: str) -> Any:
-        if isinstance(value, str) and value:
-            is_json = value.lstrip().startswith("{") and _is_json(value)
-            return self._mark(_Item(what, value, "json" if is_json else "text"))
+    def _arguments(self, arguments: Any, what: str) -> Any:
+        """Arguments with marks in them, so that JSON text can still be parsed by who wants to."""
+        what = f"the arguments of {what}"
+        if isinstance(arguments, str) and isinstance(parsed := _parsed(arguments), dict):
+            return json.dumps(self._value(parsed, what, "key of text"), ensure_ascii=False)
+        return self._value(arguments, what, "key")
+
+    def _value(self, value: Any, what: str, key_kind: Literal["key", "key of text"]) -> Any:
+        if isinstance(value, str):
+            return self._mark(_Item(what, value)) if value.strip() else value
         if isinstance(value, Mapping):
-            return {self._key(k, v, what): self._value(v, what) for k, v in value.items()}
+            return {
+                self._key(key, item, what, key_kind): self._value(item, what, key_kind)
+                for key, item in value.items()
+            }
         if isinstance(value, list):
-            return [self._value(item, what) for item in value]
+            return [self._value(item, what, key_kind) for item in value]
         return value
 
-    def _key(self, key: Any, value: Any, what: str) -> Any:
-        if not isinstance(key, str) or not key:
+    def _key(self, key: Any, value: Any, what: str, kind: Literal["key", "key of text"]) -> Any:
+        if not isinstance(key, str) or not key.strip():
             return key
         is_number = value is None or isinstance(value, (bool, int, float))
         written = (json.dumps(value), str(value)) if is_number else ()
-        return self._mark(_Item(what, key, "key", written))
+        return self._mark(_Item(what, key, kind, written))
 
     def _tool(self, tool: Mapping[str, Any]) -> dict[str, Any]:
         function = dict(tool["function"])
@@ -199,7 +208,7 @@ class Marks:
         item = self._items[number]
         for start, end in spans.get(number, ()):
             if start >= cursor and _is_same(_inside(marked, start, end), item):
-                if item.kind == "key":
+                if item.kind != "text":
                     _check_key(marked, start, end, item)
                 return end
         raise LostError(item.what)
@@ -251,8 +260,6 @@ def _is_same(shown: str, item: _Item) -> bool:
     text = _ANY_MARK.sub("", item.text).strip()
     if shown == text:
         return True
-    if item.kind == "json":  # JSON within a JSON string teaches a model to write it so
-        return False
     plain = html.unescape(shown)
     readings = {shown, plain, *_unquoted(shown), *_unquoted(plain)}
     words = _words(text)
@@ -273,8 +280,10 @@ def _unquoted(shown: str) -> Iterator[str]:
 
 
 def _check_key(marked: str, start: int, end: int, item: _Item) -> None:
-    """Python's notation is a sign of a template that wanted the arguments as text."""
-    if marked[start - 1 : start] == "'" and marked[end : end + 2] == "':":
+    """Refuse what would teach a model to write its calls so: Python's notation, JSON in JSON."""
+    is_python = marked[start - 1 : start] == "'" and marked[end : end + 2] == "':"
+    is_quoted_twice = item.kind == "key of text" and marked[start - 2 : start] == '\\"'
+    if is_python or is_quoted_twice:
         raise LostError(f"{item.what} as JSON")
     following = _MARK.search(marked, end)
     value = marked[end : following.start() if following else None]
@@ -297,9 +306,8 @@ def _find(text: str, item: _Item, cursor: int) -> int:
     return min(found)
 
 
-def _is_json(text: str) -> bool:
+def _parsed(text: str) -> Any:
     try:
-        json.loads(text)
+        return json.loads(text)
     except ValueError:
-        return False
-    return True
+        return None

@@ -20,6 +20,7 @@ from litellm_mlx.translate.messages import render_chat
 from litellm_mlx.translate.plain_messages import plain_message
 from litellm_mlx.translate.tool_prompt import linked
 from tests.chat_templates import LOSING, TEMPLATES, installed_templates, tokenizer_with
+from tests.grammar_sampling import byte_tokenizer
 
 Message = dict[str, Any]
 
@@ -319,6 +320,20 @@ def test_templates_that_others_wrote_hold_the_law_too() -> None:
                 wrong.append((name, shape, str(error)))
     assert len(templates) >= 5
     assert wrong == []
+
+
+def test_a_template_that_is_code_holds_the_law_too() -> None:
+    from mlx_lm.chat_templates import deepseek_v32
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    tokenizer = TokenizerWrapper(byte_tokenizer(), chat_template=deepseek_v32.apply_chat_template)
+    wrong = []
+    for shape, chat in SHAPES.items():
+        prompt = render_chat(tokenizer, chat, {}, tools=TOOLS)
+        wrong += [(shape, found) for found in violations(chat, prompt)]
+    assert wrong == []
+    calls_alone = render_chat(tokenizer, SHAPES["two calls"], {})
+    assert 'parameter name="where" string="true">w' in calls_alone  # its own syntax
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
