@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_mlx.errors import RequestError
-from litellm_mlx.translate.places import LostError, Marks, ThoughtRules
+from litellm_mlx.translate.places import LostError, Marks, OwnMarkup
 from litellm_mlx.translate.plain_messages import Message, plain_message
 from litellm_mlx.translate.tool_formats.deepseek import DSML
 from litellm_mlx.translate.tool_formats.families import form_of, template_of
@@ -105,7 +105,7 @@ class _Template:
         kwargs: further names for the template.
         form: how the model writes calls.
         text: of the template; empty where it is a function.
-        thoughts: what it does with past thoughts.
+        markup: what it reads out of texts.
         reads_thoughts: it reads them from a field of the message.
     """
 
@@ -113,7 +113,7 @@ class _Template:
     kwargs: Mapping[str, Any]
     form: Form
     text: str
-    thoughts: ThoughtRules
+    markup: OwnMarkup
     reads_thoughts: bool
 
     @classmethod
@@ -124,9 +124,9 @@ class _Template:
             getattr(tokenizer, "think_end", None) or "</think>",
         )
         reads_thoughts = _READS_THOUGHTS.search(text) is not None or text == DSML
-        rules = ThoughtRules(markers, may_drop=reads_thoughts or markers[1] in text)
+        markup = OwnMarkup.of(text, markers, reads_thoughts=reads_thoughts)
         text = "" if text == DSML else text  # the template is a function
-        return cls(tokenizer, kwargs, form_of(tokenizer), text, rules, reads_thoughts)
+        return cls(tokenizer, kwargs, form_of(tokenizer), text, markup, reads_thoughts)
 
     def with_thoughts(self, chat: Sequence[Message]) -> list[Message]:
         """Thoughts stay a field where the template reads one; else they are text."""
@@ -136,7 +136,7 @@ class _Template:
         """A thought as text before what was said, between the model's markers."""
         rest = {k: v for k, v in message.items() if k != "reasoning_content"}
         if thought := message.get("reasoning_content"):
-            opening, closing = self.thoughts.markers
+            opening, closing = self.markup.thought
             rest["content"] = f"{opening}\n{thought}\n{closing}\n\n{message['content']}"
         return rest
 
@@ -164,8 +164,9 @@ class _Template:
         if way.appends_answer:
             answer = self._spoken(chat[-1])["content"]
             chat = chat[:-1] or [{"role": "user", "content": ""}]
-        marks = Marks(self.thoughts)
-        marked = self._apply(marks.chat(chat), marks.tools(tools), way)
+        continues = _is_open(chat[-1]) and not way.appends_answer
+        marks = Marks(self.markup)
+        marked = self._apply(marks.chat(chat, continues=continues), marks.tools(tools), way)
         text = self._apply(chat, tools, way)
         marks.check(marked, text)
         return self._continued(text, answer) if answer else text
@@ -188,12 +189,12 @@ class _Template:
 
     def _continued(self, prompt: str, answer: str) -> str:
         """A prompt for an answer and the answer's beginning, with one thought at most."""
-        opening, closing = map(re.escape, self.thoughts.markers)
+        opening, closing = map(re.escape, self.markup.thought)
         if re.match(rf"\s*{opening}", answer):
             prompt = re.sub(rf"{opening}\s*({closing}\s*)?\Z", "", prompt)
-        elif ends_in_thinking(prompt, self.thoughts.markers):
-            if self.thoughts.markers[1] not in answer:
-                prompt += f"\n{self.thoughts.markers[1]}\n\n"
+        elif ends_in_thinking(prompt, self.markup.thought):
+            if self.markup.thought[1] not in answer:
+                prompt += f"\n{self.markup.thought[1]}\n\n"
         return prompt + answer
 
 

@@ -17,6 +17,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 from typing import Any, Literal
 
 Message = dict[str, Any]
@@ -27,6 +29,8 @@ _DIGITS = "".join(chr(_ZERO + digit) for digit in range(10))
 _TO_DIGITS = str.maketrans("0123456789", _DIGITS)
 _MARK = re.compile(f"([{_OPEN}{_CLOSE}])([{_DIGITS}]+){_END}")
 _ANY_MARK = re.compile(f"[{_OPEN}{_CLOSE}{_END}{_DIGITS}]")
+# What looks like a template's markup or switch.
+_SIGN = re.compile(r"</?[\w:.-]+>|<\|[^|<>]*\|>|\[/?[A-Z_]+\]|/[a-z_]+")
 _ESCAPED_MARK = re.compile(r"\\+u(f1[01][0-9a-f])", re.IGNORECASE)
 
 
@@ -49,34 +53,63 @@ class _Item:
 
 
 @dataclass(frozen=True, slots=True)
-class ThoughtRules:
-    """What a template does with thoughts in past answers, which it may leave out by design.
+class OwnMarkup:
+    """What a template reads out of texts, and may leave out by its own design.
 
     Attributes:
-        markers: the texts around a thought.
-        may_drop: the template knows thoughts, so that past ones are its own business.
+        signs: tags and switches (`<answer>`, `/no_think`) that the template itself names.
+        thought: the texts around a thought.
+        may_drop_thoughts: the template knows thoughts, so that past ones are its own business.
     """
 
-    markers: tuple[str, str]
-    may_drop: bool
+    signs: frozenset[str]
+    thought: tuple[str, str]
+    may_drop_thoughts: bool
+
+    @classmethod
+    def of(cls, template: str, thought: tuple[str, str], *, reads_thoughts: bool) -> OwnMarkup:
+        """Read them from a template's text; `reads_thoughts` says that it has a field for them."""
+        signs = _signs_of(template) | {*thought}
+        return cls(signs, thought, reads_thoughts or thought[1] in template)
+
+    def pieces(self, text: str, *, is_past_answer: bool) -> Iterator[tuple[str, bool]]:
+        """The pieces of a text, and for each whether it must be shown."""
+        pieces = re.split(f"({_SIGN.pattern})", text)
+        ends = [i for i, piece in enumerate(pieces) if piece == self.thought[1]]
+        drops = ends and is_past_answer and self.may_drop_thoughts
+        start = ends[-1] + 1 if drops else 0
+        yield "".join(pieces[:start]), False
+        for piece in _joined_but(pieces[start:], self.signs):
+            yield piece, piece not in self.signs and bool(piece.strip())
+
+
+@cache
+def _signs_of(template: str) -> frozenset[str]:
+    """The tags and switches that a template's text names."""
+    return frozenset(_SIGN.findall(template)) | frozenset(re.findall(r"[\'\"](/\w+)", template))
+
+
+def _joined_but(pieces: Sequence[str], signs: frozenset[str]) -> Iterator[str]:
+    """Pieces with neighbours joined, the signs alone."""
+    for is_sign, group in groupby(pieces, key=lambda piece: piece in signs):
+        run = list(group)
+        yield from run if is_sign else ["".join(run)]
 
 
 class Marks:
     """Marks of one chat, and the check of what a template makes of it."""
 
-    def __init__(self, thoughts: ThoughtRules) -> None:
-        self._thoughts = thoughts
+    def __init__(self, markup: OwnMarkup) -> None:
+        self._markup = markup
         self._items: list[_Item] = []
         self._groups: list[list[int]] = []
         self._tools: list[int] = []
         self._properties: list[tuple[str, str]] = []
 
-    def chat(self, chat: Sequence[Message]) -> list[Message]:
-        """The chat with marks."""
-        return [
-            self._message(message, place, is_last=place == len(chat) - 1)
-            for place, message in enumerate(chat)
-        ]
+    def chat(self, chat: Sequence[Message], *, continues: bool) -> list[Message]:
+        """The chat with marks; `continues` says that the last message is an answer's beginning."""
+        last = len(chat) - 1 if continues else None
+        return [self._message(m, place, is_open=place == last) for place, m in enumerate(chat)]
 
     def tools(self, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The tools with marks around their names and descriptions."""
@@ -102,39 +135,31 @@ class Marks:
             self._check_plainly(text)
         self._check_tools(marked, spans)
 
-    def _message(self, message: Message, place: int, *, is_last: bool) -> Message:
+    def _message(self, message: Message, place: int, *, is_open: bool) -> Message:
         role, content = message["role"], message["content"]
         what = f"the text of message {place} ({role})"
         if role == "tool":
             what = f"the result of {message.get('name', 'a call')!r} in message {place}"
         found = dict(message)
-        self._groups.append([])
-        if is_last and (thought := message.get("reasoning_content")):
-            found["reasoning_content"] = self._mark(
-                _Item(f"the thought of message {place}", thought)
-            )
-        if role == "assistant":
-            found["content"] = self._answer(content, what, is_last=is_last)
-        elif content.strip() or role == "tool":
-            found["content"] = self._mark(_Item(what, content))
+        thought = message.get("reasoning_content")
+        if is_open and thought:
+            found["reasoning_content"] = self._marked_alone(thought, what)
+        pieces = self._markup.pieces(content, is_past_answer=role == "assistant" and not is_open)
+        found["content"] = "".join(
+            self._marked_alone(piece, what) if must else piece for piece, must in pieces
+        )
+        if role == "tool" and not content.strip():
+            found["content"] = self._marked_alone(content, what)  # whether it shows any result
         if calls := message.get("tool_calls"):
             found["tool_calls"] = [self._call(call, place) for call in calls]
         elif call_id := message.get("tool_call_id"):
             found["tool_call_id"] = self._named_id(call_id, message.get("name"), None)
         return found
 
-    def _answer(self, content: str, what: str, *, is_last: bool) -> str:
-        """An assistant's text; a thought before it has marks of its own."""
-        opening, closing = self._thoughts.markers
-        thought, closer, rest = content.rpartition(closing)
-        if not closer:
-            return self._mark(_Item(what, content)) if content.strip() else content
-        before, opener, thought = thought.rpartition(opening)
-        if is_last or not self._thoughts.may_drop:
-            thought = self._mark(_Item(f"the thought in {what[len('the text of ') :]}", thought))
-            before = self._mark(_Item(what, before)) if before.strip() else before
-        rest = self._mark(_Item(what, rest)) if rest.strip() else rest
-        return before + opener + thought + closer + rest
+    def _marked_alone(self, text: str, what: str) -> str:
+        """A text that is a group of its own."""
+        self._groups.append([])
+        return self._mark(_Item(what, text))
 
     def _call(self, call: Mapping[str, Any], place: int) -> dict[str, Any]:
         function = dict(call["function"])

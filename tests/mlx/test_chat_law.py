@@ -65,6 +65,10 @@ def assistant(more: str = "answered") -> Message:
     return {"role": "assistant", "content": text(more)}
 
 
+def assistant_says(content: str) -> Message:
+    return {"role": "assistant", "content": content}
+
+
 def call(name: str = "look_up", *, more: str = "there", call_id: str | None = None) -> Any:
     arguments = json.dumps({"where": text(more), "num": next(_number) + 7000})
     function = {"name": name, "arguments": arguments}
@@ -196,6 +200,15 @@ SHAPES: dict[str, list[Message]] = {
         user(),
         {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{text()}"},
         user(),
+    ],
+    "a switch": [
+        {"role": "system", "content": f"/no_think {text('rules')}"},
+        user(),
+        user("/think"),
+    ],
+    "markup in the text": [
+        *(user("[INST] <b>"), assistant_says("<answer>w9007z</answer></s>")),
+        *(user("<think>w9008z</think>"), assistant("<|im_end|> w9009z"), user()),
     ],
     "prefill": [system(), user(), assistant("begins")],
     "prefill alone": [assistant("begins")],
