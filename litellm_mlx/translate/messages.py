@@ -50,7 +50,8 @@ def render_chat(
         RequestError: no messages, no chat template, or one that cannot show them.
         UnsupportedParameterError: a message holds something other than text.
 
-    Cost: two renderings for most chats, two or three dozen for one that is refused in the end.
+    Cost: two renderings for most chats; one that is refused in the end was tried in each shape,
+    a dozen for plain talk and up to some two hundred for calls without results and a prefill.
     """
     if not tokenizer.has_chat_template:
         raise RequestError(
@@ -66,13 +67,12 @@ def render_chat(
     first_error: Exception | None = None
     for way in _ways(chat, template):
         told = with_instruction(chat, instruction(template.form, tools)) if tools else []
-        for attempt, shown_tools in ((chat, tools), (told, ())):
+        attempts = [(chat, tools), (told, ())] if template.names("tools") else [(told, ())]
+        for attempt, shown_tools in attempts if tools else [(chat, tools)]:
             try:
                 return template.first_whole(attempt, shown_tools, way)
             except Exception as error:  # jinja2 raises whatever the template's author wrote
                 first_error = first_error or error
-            if not tools:
-                break
     raise _refusal(first_error) from first_error
 
 
@@ -91,9 +91,10 @@ class _Way:
 
 
 def _ways(chat: Sequence[Message], template: _Template) -> Iterator[_Way]:
-    for has_parts in (False, True) if _READS_PARTS.search(template.text) else (False,):
-        for appends_answer in (False, True) if _is_open(chat[-1]) else (False,):
-            yield _Way(appends_answer, has_parts)
+    has_parts = template.needs_parts()
+    yield _Way(has_parts=has_parts)
+    if _is_open(chat[-1]):
+        yield _Way(appends_answer=True, has_parts=has_parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,23 @@ class _Template:
         text = "" if text == DSML else text  # the template is a function
         return cls(tokenizer, kwargs, form_of(tokenizer), text, markup, reads_thoughts)
 
+    def names(self, name: str) -> bool:
+        """The template may read this name."""
+        return not self.text or name in self.text
+
+    def needs_parts(self) -> bool:
+        """It shows no content that is plain text, but the same as a list of parts."""
+        if not _READS_PARTS.search(self.text) or self._shows_a_question(_Way()):
+            return False
+        return self._shows_a_question(_Way(has_parts=True))
+
+    def _shows_a_question(self, way: _Way) -> bool:
+        try:
+            self._whole([{"role": "user", "content": "?"}], (), way)
+        except Exception:  # the template's own, or a LostError
+            return False
+        return True
+
     def with_thoughts(self, chat: Sequence[Message]) -> list[Message]:
         """Thoughts stay a field where the template reads one; else they are text."""
         return list(chat) if self.reads_thoughts else [self._spoken(m) for m in chat]
@@ -152,9 +170,11 @@ class _Template:
                 try:
                     return self._whole(shape, tools, way)
                 except LostError as error:
-                    if error.is_tool:
+                    if error.part == "tool":
                         raise
                     first_error = first_error or error
+                    if error.part == "call":  # other turns show no more of them
+                        break
                 except Exception as error:  # the template's own
                     first_error = first_error or error
         raise first_error or LostError("this chat")

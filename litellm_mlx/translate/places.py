@@ -22,6 +22,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 Message = dict[str, Any]
+Part = Literal["text", "call", "tool"]
 
 # Private-use characters. A mark is one of the first two, its number in digits, and the third.
 _OPEN, _CLOSE, _END, _ZERO = "\uf100", "\uf101", "\uf102", 0xF110
@@ -35,11 +36,11 @@ _ESCAPED_MARK = re.compile(r"\\+u(f1[01][0-9a-f])", re.IGNORECASE)
 
 
 class LostError(Exception):
-    """A template does not show something; `is_tool` says that it is a tool that may be called."""
+    """A template does not show something: a text, a past call, or a tool that may be called."""
 
-    def __init__(self, what: str, *, is_tool: bool = False) -> None:
+    def __init__(self, what: str, part: Part = "text") -> None:
         super().__init__(f"the model's chat template cannot show {what}")
-        self.is_tool = is_tool
+        self.part = part
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class _Item:
 
     what: str
     text: str
+    part: Part = "text"
     kind: Literal["text", "key", "key of text"] = "text"
     value: tuple[str, ...] = ()
 
@@ -168,7 +170,7 @@ class Marks:
         self._groups.append([])
         number = len(self._items)
         if name:
-            function["name"] = self._mark(_Item(what, name))
+            function["name"] = self._mark(_Item(what, name, "call"))
         if "arguments" in function:
             function["arguments"] = self._arguments(function["arguments"], what)
         return {**call, "id": self._named_id(call["id"], name, number), "function": function}
@@ -192,7 +194,7 @@ class Marks:
 
     def _value(self, value: Any, what: str, key_kind: Literal["key", "key of text"]) -> Any:
         if isinstance(value, str):
-            return self._mark(_Item(what, value)) if value.strip() else value
+            return self._mark(_Item(what, value, "call")) if value.strip() else value
         if isinstance(value, Mapping):
             return {
                 self._key(key, item, what, key_kind): self._value(item, what, key_kind)
@@ -207,7 +209,7 @@ class Marks:
             return key
         is_number = value is None or isinstance(value, (bool, int, float))
         written = (json.dumps(value), str(value)) if is_number else ()
-        return self._mark(_Item(what, key, kind, written))
+        return self._mark(_Item(what, key, "call", kind, written))
 
     def _tool(self, tool: Mapping[str, Any]) -> dict[str, Any]:
         function = dict(tool["function"])
@@ -236,16 +238,16 @@ class Marks:
                 if item.kind != "text":
                     _check_key(marked, start, end, item)
                 return end
-        raise LostError(item.what)
+        raise LostError(item.what, item.part)
 
     def _check_tools(self, marked: str, spans: Mapping[int, list[tuple[int, int]]]) -> None:
         for number in self._tools:
             item = self._items[number]
             if not any(_is_same(_inside(marked, *span), item) for span in spans.get(number, ())):
-                raise LostError(item.what, is_tool=True)
+                raise LostError(item.what, "tool")
         for what, name in self._properties:
             if not any(written in marked for written in _written(name)):
-                raise LostError(what, is_tool=True)
+                raise LostError(what, "tool")
 
     def _check_plainly(self, text: str) -> None:
         """Find the texts themselves, in order, where marks change what the template does."""
@@ -309,11 +311,11 @@ def _check_key(marked: str, start: int, end: int, item: _Item) -> None:
     is_python = marked[start - 1 : start] == "'" and marked[end : end + 2] == "':"
     is_quoted_twice = item.kind == "key of text" and marked[start - 2 : start] == '\\"'
     if is_python or is_quoted_twice:
-        raise LostError(f"{item.what} as JSON")
+        raise LostError(f"{item.what} as JSON", item.part)
     following = _MARK.search(marked, end)
     value = marked[end : following.start() if following else None]
     if item.value and not any(written in value for written in item.value):
-        raise LostError(item.what)
+        raise LostError(item.what, item.part)
 
 
 def _written(text: str) -> tuple[str, ...]:
@@ -327,7 +329,7 @@ def _find(text: str, item: _Item, cursor: int) -> int:
     places = [(text.find(written, cursor), len(written)) for written in _written(item.text)]
     found = [start + length for start, length in places if start >= 0]
     if not found:
-        raise LostError(item.what)
+        raise LostError(item.what, item.part)
     return min(found)
 
 
