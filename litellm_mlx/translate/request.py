@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from litellm_mlx.config import EngineConfig
@@ -21,6 +21,7 @@ from litellm_mlx.translate.structured import (
 from litellm_mlx.translate.thinking import ThinkingWish, wish_of
 from litellm_mlx.translate.tool_formats.families import form_of
 from litellm_mlx.translate.tools import ToolPlan, plan_tools
+from litellm_mlx.translate.well_formed import checked_params, well_formed
 from litellm_mlx.types import (
     Constraint,
     FinishReason,
@@ -94,10 +95,14 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
     """Translate one call.
 
     Raises:
+        RequestError: a text that the answer would need holds half a character.
         UnsupportedParameterError: a parameter, a value or a combination that we do not honour.
         ConstraintError: `response_format` is not a usable schema.
         PromptTooLongError: the prompt leaves no room for a completion.
     """
+    call = replace(
+        call, messages=well_formed(call.messages), params=checked_params(dict(call.params))
+    )
     params = parse_params(
         call.params, drops_unsupported=call.drops_unsupported, takes_hints=call.takes_hints
     )

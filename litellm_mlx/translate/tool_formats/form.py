@@ -114,8 +114,12 @@ class Form:
 
     def call_text(self, tool: Tool, arguments: Mapping[str, Any], index: int = 0) -> str:
         """One call as this form writes it."""
+        return self.text_around(tool, self.arguments_text(tool, arguments), index)
+
+    def text_around(self, tool: Tool, arguments: str, index: int = 0) -> str:
+        """One call around arguments that are text already."""
         head = self.head.replace("INDEX", str(index)).replace("NAME", tool.name)
-        return head + self.arguments_text(tool, arguments) + self.tail
+        return head + arguments + self.tail
 
 
 def seq(*parts: Part) -> Part:
