@@ -8,12 +8,13 @@ be. Text that is not theirs to the letter is left alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.structure import Part, Seq, Text, json_part
+from litellm_mlx.translate.texts import texts_of
 
 TASK = (
     "\n            As a genius expert, your task is to understand the content and provide"
@@ -60,7 +61,7 @@ def _printed_in(messages: Sequence[Mapping[str, Any]]) -> _Printed | None:
     """The object between instructor's sentences, which the system message has once."""
     if not messages or messages[0].get("role") != "system":
         return None
-    tails = [tail for text in _texts(messages[0]) for tail in text.split(TASK)[1:]]
+    tails = [tail for text in texts_of(messages[0]) for tail in text.split(TASK)[1:]]
     return _read(tails[0]) if len(tails) == 1 else None
 
 
@@ -86,20 +87,8 @@ def _asks_for_code_block(messages: Sequence[Mapping[str, Any]]) -> bool:
     turns = [
         text
         for message in messages
-        if message.get("role") == "user" and (text := "".join(_texts(message)[-1:]))
+        if message.get("role") == "user" and (text := "".join(texts_of(message)[-1:]))
     ]
     while turns and turns[-1].startswith(ASKED_AGAIN):
         turns.pop()
     return bool(turns) and turns[-1].endswith(CODE_BLOCK)
-
-
-def _texts(message: Mapping[str, Any]) -> list[str]:
-    """The text of a message, or the texts of its parts."""
-    content = message.get("content")
-    return [content] if isinstance(content, str) else list(_texts_of_parts(content))
-
-
-def _texts_of_parts(content: Any) -> Iterator[str]:
-    for part in content if isinstance(content, list) else ():
-        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            yield part["text"]
