@@ -2,8 +2,9 @@
 
 Five things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
 own bookkeeping of provider names, the capabilities that clients read before they call,
-parameters, thinking's above all, that LiteLLM passes to custom providers only when told to, and a
-look at requests to the Responses API before LiteLLM makes chat completions of them.
+parameters, thinking's above all, that LiteLLM passes to custom providers, and as they were, only
+when told to, and a look at requests to the Responses API before LiteLLM makes chat completions of
+them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from litellm.litellm_core_utils.fallback_generalizations import (
     get_fallback_generalization_rules,
     set_fallback_generalizations,
 )
+from litellm.llms.anthropic.pass_through.adapters import transformation as anthropic_messages
 from litellm.responses.litellm_completion_transformation import handler as responses_bridge
 
 from litellm_mlx.errors import LiteLLMMLXError, UnsupportedParameterError
@@ -75,6 +77,7 @@ def register() -> None:
     _add_capability_rule()
     _answer_for_mlx_names()
     _let_hints_through()
+    _keep_anthropics_thinking()
     _refuse_what_responses_would_lose()
     atexit.unregister(_shutdown)
     atexit.register(_shutdown)
@@ -198,6 +201,35 @@ def _refuse_what_responses_would_lose() -> None:
 
     response_api_handler.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
     setattr(handler_class, "response_api_handler", response_api_handler)  # noqa: B010  # for mypy
+
+
+def _keep_anthropics_thinking() -> None:
+    """Have LiteLLM hand on `thinking` of Anthropic's messages, as it does to Claude's providers.
+
+    To all others it sends the nearest `reasoning_effort`: an exact budget is lost, and "adaptive",
+    which leaves the choice to the model, becomes a demand (1.106 to 1.110; search its issues for
+    "adaptive thinking reasoning_effort medium"). Where a release has moved the function, things are
+    as LiteLLM has them.
+    """
+    name = "_translate_thinking_to_openai"
+    adapter = getattr(anthropic_messages, "LiteLLMAnthropicMessagesAdapter", None)
+    original = getattr(adapter, name, None)
+    if original is None or getattr(original, "knows_mlx", False):
+        return
+
+    def translate(adapter: Any, *args: Any, **kwargs: Any) -> None:
+        request = kwargs.get("anthropic_message_request") or {}
+        thinking = request.get("thinking")
+        if kwargs.get("custom_llm_provider") != PROVIDER or not isinstance(thinking, dict):
+            original(adapter, *args, **kwargs)
+            return
+        kwargs["new_kwargs"]["thinking"] = thinking
+        effort = (request.get("output_config") or {}).get("effort")
+        if thinking.get("type") == "adaptive" and effort is not None:
+            kwargs["new_kwargs"]["reasoning_effort"] = effort
+
+    translate.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
+    setattr(adapter, name, translate)
 
 
 def _shutdown() -> None:

@@ -65,11 +65,26 @@ HINTS = frozenset(
     }
 )
 
+
+# LiteLLM's own names, which are no parameters. Where its `completion` calls itself (`fallbacks`,
+# `model_list`) it should hand on what it was given; releases of 1.108, from 1.108.5 or .6 on, hand
+# on a local variable too (search for "drops_unsupported completion_with_fallbacks"). To be taken
+# out once LiteLLM 1.109 is the lowest that we take.
+LEAKED = frozenset({"drops_unsupported"})
+
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
+_EFFORT_FIELDS = {"effort", "summary", "generate_summary"}
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _as_effort(value: Any) -> Any:
+    """LiteLLM's other spellings: `reasoning` as a whole, and Gemini's word for none."""
+    if isinstance(value, dict) and value.keys() <= _EFFORT_FIELDS:
+        return _as_effort(value.get("effort"))
+    return "none" if value == "disable" else value
 
 
 class StructuredOutputs(BaseModel):
@@ -92,16 +107,18 @@ class StructuredOutputs(BaseModel):
 
 
 class ThinkingParam(BaseModel):
-    """Anthropic's `thinking`: on or off, and at most how many tokens.
+    """Anthropic's `thinking`: on, off or as the model likes, and at most how many tokens.
 
-    `display` says what is shown of a thought that is billed whole; here it is all shown.
+    The other fields say what is shown of a thought and where it may be replayed; here it is shown.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     type: Literal["enabled", "disabled", "adaptive"] = "enabled"
-    budget_tokens: int | None = Field(None, ge=1)
-    display: Literal["summarized", "omitted"] | None = None
+    budget_tokens: int | None = Field(None, ge=0)
+    display: str | None = None
+    summary: str | None = None
+    block_binding: Any = None
 
 
 class RequestParams(BaseModel):
@@ -132,7 +149,7 @@ class RequestParams(BaseModel):
     logprobs_mode: Literal["constrained", "raw"] = "constrained"
     budget_finish_reason: Literal["length", "stop"] = "length"
     count_only: bool = False
-    reasoning_effort: Effort | None = None
+    reasoning_effort: Annotated[Effort | None, BeforeValidator(_as_effort)] = None
     thinking: ThinkingParam | None = None
     prompt_cache_key: str | None = Field(None, min_length=1)
     prompt_repair: bool | None = None
@@ -196,7 +213,8 @@ def parse_params(
     """
     params = {**given, **(given.get("extra_body") or {})}
     params.pop("extra_body", None)
-    params = {k: v for k, v in params.items() if v is not None and k not in HARMLESS}
+    dropped = HARMLESS | LEAKED
+    params = {k: v for k, v in params.items() if v is not None and k not in dropped}
     if takes_hints:
         params = {k: v for k, v in _understood(params).items() if k not in HINTS}
     if drops_unsupported:

@@ -11,9 +11,6 @@ import litellm
 import pytest
 from pydantic import BaseModel, Field
 
-from litellm_mlx.grammar.structure import json_part
-from litellm_mlx.translate.instructor_prompt import AFTER, BEFORE, instructed_part
-
 USER = [{"role": "user", "content": "hello"}]
 
 
@@ -26,47 +23,6 @@ class Plan(BaseModel, extra="forbid"):
     goal: str = Field(max_length=20)
     steps: list[Step] = Field(min_length=1, max_length=3)
     done: bool
-
-
-MODES = [
-    instructor.Mode.TOOLS,
-    instructor.Mode.TOOLS_STRICT,
-    instructor.Mode.JSON,  # sends no schema: it is read from instructor's prompt
-    instructor.Mode.MD_JSON,  # as above, in a code block
-    instructor.Mode.JSON_SCHEMA,
-]
-
-
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_instructor_gets_its_object_at_the_first_try(tiny: str, mode: instructor.Mode) -> None:
-    client = instructor.from_litellm(litellm.completion, mode=mode)
-    for seed in range(4):
-        plan = client.chat.completions.create(
-            model=tiny,
-            messages=USER,
-            response_model=Plan,
-            max_retries=0,
-            max_tokens=400,
-            seed=seed,
-        )
-        assert isinstance(plan, Plan)
-
-
-def test_instructors_prompt_is_read_to_the_letter_or_not_at_all() -> None:
-    schema = json.dumps(Plan.model_json_schema(), indent=2)
-    system = {"role": "system", "content": f"Be kind.\n\n{BEFORE}{schema}{AFTER}"}
-    any_object = {"type": "json_object"}
-    assert instructed_part([system, *USER], any_object) == json_part(Plan.model_json_schema())
-    assert instructed_part([system, *USER], None) is None
-    for text in (
-        system["content"] + "x",
-        system["content"].replace("genius", "great"),
-        system["content"] + BEFORE + schema + AFTER,
-        BEFORE + "[]" + AFTER,
-        BEFORE + "{" + AFTER,
-    ):
-        assert instructed_part([{**system, "content": text}, *USER], any_object) is None
-        assert instructed_part([{**system, "role": "user"}, *USER], any_object) is None
 
 
 def test_async_instructor(tiny: str) -> None:
