@@ -69,6 +69,7 @@ class LiveRow:
         age_s: since its request was sent.
         prompt_tokens: of its prompt.
         cached_tokens: of these, not prefilled again.
+        prefilled_tokens: of these, that the model has seen so far, cached ones included.
         completion_tokens: so far.
         tokens_per_s: of them, since the first one; 0 before.
         is_constrained: it follows a grammar.
@@ -77,19 +78,22 @@ class LiveRow:
     age_s: float
     prompt_tokens: int
     cached_tokens: int
+    prefilled_tokens: int
     completion_tokens: int
     tokens_per_s: float
     is_constrained: bool
 
     @classmethod
-    def of(cls, sequence: Sequence, now_s: float) -> LiveRow:
+    def of(cls, sequence: Sequence, now_s: float, *, is_prefilling: bool = False) -> LiveRow:
         """The numbers of a sequence."""
         running, num_tokens = sequence.running, len(sequence.token_ids)
+        prompt_tokens = len(running.request.prompt_token_ids)
         since_s = now_s - (running.first_token_s or now_s)
         return cls(
             age_s=now_s - running.submitted_s,
-            prompt_tokens=len(running.request.prompt_token_ids),
+            prompt_tokens=prompt_tokens,
             cached_tokens=running.num_cached,
+            prefilled_tokens=running.num_prefilled if is_prefilling else prompt_tokens,
             completion_tokens=num_tokens,
             tokens_per_s=num_tokens / since_s if since_s > 0 else 0.0,
             is_constrained=sequence.guide is not None,
@@ -150,7 +154,18 @@ class Worker:
         """What is in the batch now. Any thread may ask."""
         now_s = time.monotonic()
         prefilling = [s for r in tuple(self._prefill.rows) for s in r.sequences]
-        return [LiveRow.of(s, now_s) for s in (*prefilling, *tuple(self._decode.rows))]
+        rows = [LiveRow.of(s, now_s, is_prefilling=True) for s in prefilling]
+        return rows + [LiveRow.of(s, now_s) for s in tuple(self._decode.rows)]
+
+    @property
+    def prefill_progress(self) -> tuple[int, int]:
+        """Tokens that are through and all, of the prompts under way. Any thread may ask.
+
+        Prompts under way are those that wait and those that are being prefilled.
+        """
+        prefilling = tuple(self._prefill.rows)
+        prompts = [r.request.prompt_token_ids for r in (*prefilling, *self._waiting)]
+        return sum(r.num_prefilled for r in prefilling), sum(map(len, prompts))
 
     @property
     def kv_bytes(self) -> int:
