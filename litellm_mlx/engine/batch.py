@@ -14,9 +14,9 @@ import mlx.core as mx
 
 from litellm_mlx.engine.lookup import MAX_GUESS
 from litellm_mlx.engine.sequence import MAX_TOKENS_PER_PASS, Sequence
-from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
+from litellm_mlx.kvcache.separate import Rows
 
 # Guessed tokens of all rows together where someone reads along with a row that is not guessed: on 2
 # cores a pass over 4 rows takes 1.2 times as long with them, and 2 to 4 times with 16 for a row.
@@ -74,11 +74,11 @@ class DecodeBatch:
         self._model = model
         self.can_pack = can_pack
         self._head = OutputHead(model)
-        self._cache: BatchCache | None = None
+        self._cache: Rows | None = None
         self.rows: list[Sequence] = []
         self.flight: Flight | None = None
 
-    def join(self, rows: list[Sequence], cache: BatchCache) -> None:
+    def join(self, rows: list[Sequence], cache: Rows) -> None:
         """Append rows whose prompts are in `cache`, but for the last token."""
         if self._cache is None:
             self._cache = cache
@@ -171,7 +171,7 @@ class DecodeBatch:
         return 0 if self._cache is None else self._cache.num_bytes
 
 
-def _kept(cache: BatchCache | None, rows: Seq[int]) -> BatchCache | None:
+def _kept(cache: Rows | None, rows: Seq[int]) -> Rows | None:
     if cache is None or not rows:
         return None
     cache.keep(rows)

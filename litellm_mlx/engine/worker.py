@@ -35,6 +35,7 @@ from litellm_mlx.grammar.mask import apply_token_bitmask
 from litellm_mlx.kvcache.cost import measure_cost
 from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
+from litellm_mlx.kvcache.probe import find_batching
 from litellm_mlx.kvcache.session_file import read_session, write_session
 from litellm_mlx.types import Delta, Event, TokenLogprob
 
@@ -113,13 +114,16 @@ class Worker:
         self._loaded = loaded
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
+        self.batching = find_batching(loaded.model)
         self._prefixes = PrefixCache(
             loaded.model,
             _prefix_cache_bytes(config, loaded.free_bytes),
-            loaded.vocabulary.stop_token_ids,
+            {*loaded.vocabulary.stop_token_ids, *loaded.message_end_ids},
+            self.batching,
         )
         self._prefill = PrefillBatch(loaded.model, self._prefixes)
-        self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
+        can_pack = self.batching == "padded" and enable_packing(loaded.model)
+        self._decode = DecodeBatch(loaded.model, can_pack=can_pack)
         self.budget = KVBudget(
             _kv_budget_bytes(config, loaded.free_bytes), measure_cost(loaded.model)
         )

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from litellm_mlx.kvcache.layers import BatchCache, are_close
+from litellm_mlx.kvcache.separate import Rows
 
 _PROBE = (3, 5, 7)
 _MAX_DIFFERENCE = 0.05  # of the standard deviation of the logits: rounding
@@ -37,7 +38,7 @@ class OutputHead:
     def logits(
         self,
         model: Any,
-        cache: BatchCache,
+        cache: Rows,
         tokens: mx.array,
         counts: list[int],
         num_wanted: list[int],
@@ -79,8 +80,8 @@ class OutputHead:
     def _is_exact(self, model: Any) -> bool:
         tokens, counts = mx.array([_PROBE]), [len(_PROBE)]
         try:
-            expected = BatchCache.new(model, 1).run(model, tokens, counts)[:, -1]
-            got = self.logits(model, BatchCache.new(model, 1), tokens, counts, [1])
+            expected = BatchCache.single(model).run(model, tokens, counts)[:, -1]
+            got = self.logits(model, BatchCache.single(model), tokens, counts, [1])
             return are_close(got, expected, _MAX_DIFFERENCE)
         except Exception:  # whatever a model's code does with a shape that it does not expect
             return False

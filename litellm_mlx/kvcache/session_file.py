@@ -91,7 +91,9 @@ def read_session(path: Path, model: Any, fingerprint: str) -> Session:
     return Session(
         key=metadata["key"],
         tokens=tuple(json.loads(metadata["tokens"])),
-        segment=KVSegment(tuple((cache.keys, cache.values) for cache in plain)),
+        segment=KVSegment(
+            tuple(None if cache.keys is None else (cache.keys, cache.values) for cache in plain)
+        ),
         taken=RowSnapshot(tuple(others)) if others else None,
     )
 
@@ -108,10 +110,12 @@ def _row_caches(model: Any, match: RowMatch) -> list[Any]:
             caches.append(next(others))
             continue
         pairs = [(segment.layers[num_plain], count) for segment, count in match.parts]
-        fresh.keys, fresh.values = (
-            mx.concatenate([pair[which][:, :, :count] for pair, count in pairs], axis=2)
-            for which in (0, 1)
-        )
+        held = [(pair, count) for pair, count in pairs if pair is not None]
+        if held:  # else the layer holds nothing, see `KVSegment`
+            fresh.keys, fresh.values = (
+                mx.concatenate([pair[which][:, :, :count] for pair, count in held], axis=2)
+                for which in (0, 1)
+            )
         fresh.offset = match.length
         caches.append(fresh)
         num_plain += 1

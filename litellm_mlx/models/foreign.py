@@ -16,6 +16,7 @@ def as_load_error(what: str, advice: str) -> Iterator[None]:
     except LiteLLMMLXError:
         raise
     # mlx, mlx-lm, transformers, tokenizers (bare Exception) and httpx share no base class, and
-    # none of them says which errors a broken file gives.
-    except Exception as error:
+    # none of them says which errors a broken file gives. A model's module may even end the process
+    # (mlx-lm's OLMo does where hf_olmo is missing), which in a thread ends nothing but the thread.
+    except (Exception, SystemExit) as error:
         raise ModelLoadError(f"{what}: {type(error).__name__}: {error}. {advice}") from error
