@@ -5,8 +5,9 @@ tokens at the same places, so that warm and cold runs differ by rounding only, a
 batches do. Layers of plain attention can be reused up to any token. Where a model has others
 (rotating, recurrent, several in one), their state belongs to one place and cannot be cut: it is
 kept at the ends of messages, of whole prompts and answers and where two prompts part, and a prompt
-is served from the last of those that it shares. A kind that mlx-lm cannot take out of a batch is not reused at all. Plain
-attention that `kv_bits` quantises is reused like any other, as the bits that it holds.
+is served from the last of those that it shares. A kind that mlx-lm cannot take out of a batch is
+not reused at all. Plain attention that `kv_bits` quantises is reused like any other, as the bits
+that it holds.
 """
 
 from __future__ import annotations
