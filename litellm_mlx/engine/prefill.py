@@ -116,6 +116,12 @@ class PrefillBatch:
         self.keep([i for i in range(len(self.rows)) if i not in set(finished)])
         return sequences, cache
 
+    def abandon(self, rows: list[int]) -> None:
+        """Drop rows whose callers have left; what the model has seen of them stays cached."""
+        for row in rows:
+            self._store(row)
+        self.keep([i for i in range(len(self.rows)) if i not in set(rows)])
+
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these."""
         self.rows = [self.rows[i] for i in rows]

@@ -261,9 +261,9 @@ class Worker:
     def _drop_dead_rows(self) -> None:
         """Cancelled and expired requests leave; the second kind is told so."""
         self._waiting.keep(lambda running: not self._end_if_dead(running))
-        alive = [i for i, r in enumerate(self._prefill.rows) if not self._end_if_dead(r)]
-        if len(alive) < len(self._prefill.rows):
-            self._prefill.keep(alive)
+        dead = [i for i, r in enumerate(self._prefill.rows) if self._end_if_dead(r)]
+        if dead:
+            self._prefill.abandon(dead)
         alive = [i for i, s in enumerate(self._decode.rows) if not self._end_if_dead(s.running)]
         self._keep_decoding(alive)
 

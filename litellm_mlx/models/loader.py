@@ -271,11 +271,12 @@ def _fingerprint(
     spec: ModelSpec, files: ModelFiles, dtype: str, kv_bits: int | None, hardware: HardwareProfile
 ) -> str:
     """Twelve hex digits over all that an answer to a seeded request depends on."""
+    from litellm_mlx.models.adapters import adapter_stamp
+
     blas = Path(hardware.blas).name if hardware.blas else None
     parts: list[object] = [files.identity, dtype, kv_bits, hardware.device, blas]
     parts += [version("mlx-lm"), version("mlx")]
     if spec.adapter is not None:
-        adapter = Path(spec.adapter) / "adapters.safetensors"
-        parts += [spec.adapter, adapter.stat().st_size, adapter.stat().st_mtime_ns]
+        parts += [spec.adapter, adapter_stamp(Path(spec.adapter))]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return f"mlx-{digest[:12]}"
