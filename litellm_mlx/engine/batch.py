@@ -116,12 +116,14 @@ class DecodeBatch:
         is_alone = len(self.rows) == 1  # then nobody waits for a long pass
         at_most = MAX_TOKENS_PER_PASS if self.can_pack else 1
         max_guess = self._max_guess()
+        assert self._cache is not None
+        can_take_back = self.can_pack or (is_alone and self._cache.is_plain)
         parts: list[list[int]] = []
         guesses: list[list[int]] = []
         for row in self.rows:
             taken = row.take_waiting(len(row.waiting_token_ids) if is_alone else at_most)
             room = MAX_GUESS if is_alone else min(max_guess, at_most - len(taken))
-            can_guess = self.can_pack and row.is_ready
+            can_guess = can_take_back and row.is_ready
             guesses.append(row.guess(room, is_alone=is_alone) if can_guess else [])
             parts.append(taken + guesses[-1])
         tokens = mx.array(list(chain.from_iterable(parts)))

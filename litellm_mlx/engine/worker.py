@@ -6,6 +6,7 @@ delivered and token bitmasks filled while it runs; only sampling waits.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from litellm_mlx.kvcache.prefix_cache import PrefixCache
 from litellm_mlx.kvcache.probe import find_batching
 from litellm_mlx.kvcache.session_file import read_session, write_session
 from litellm_mlx.types import Delta, Event, TokenLogprob
+
+logger = logging.getLogger("litellm_mlx")
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
@@ -115,6 +118,7 @@ class Worker:
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
         self.batching = find_batching(loaded.model)
+        logger.info("rows run together: %s", self.batching)
         self._prefixes = PrefixCache(
             loaded.model,
             _prefix_cache_bytes(config, loaded.free_bytes),

@@ -7,6 +7,7 @@ the inner model is made to return what is wanted.
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +16,8 @@ import mlx.core as mx
 from litellm_mlx.kvcache.layers import BatchCache, are_close
 from litellm_mlx.kvcache.separate import Rows
 
+# Where mlx-lm's models keep what the head is applied to.
+_INNER_MODELS = ("model", "language_model.model", "transformer", "backbone")
 _PROBE = (3, 5, 7)
 _MAX_DIFFERENCE = 0.05  # of the standard deviation of the logits: rounding
 
@@ -29,11 +32,15 @@ class OutputHead:
     def __init__(self, model: Any) -> None:
         self._places: mx.array | None = None
         self.is_selective = False
-        inner = getattr(model, "model", None)
-        if callable(inner):
-            self._watch(inner)
-            self.is_selective = True  # until it is tried
-            self.is_selective = self._is_exact(model)
+        for path in _INNER_MODELS:
+            inner = reduce(lambda part, name: getattr(part, name, None), path.split("."), model)
+            if not self.is_selective and callable(inner):
+                kind = type(inner)
+                self._watch(inner)
+                self.is_selective = True  # until it is tried
+                self.is_selective = self._is_exact(model)
+                if not self.is_selective:
+                    inner.__class__ = kind
 
     def logits(
         self,

@@ -39,6 +39,7 @@ from litellm_mlx.models.names import (
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.worker import LiveRow
+    from litellm_mlx.kvcache.layers import Batching
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -99,6 +100,9 @@ class ModelStatus:
         num_live: completions that are being written.
         num_waiting: completions that wait for a place.
         live: those that are being written, one by one.
+        prefill_done_tokens: that are through, of the prompts that wait or are being prefilled.
+        prefill_total_tokens: all of these prompts' tokens.
+        batching: how its rows may run together, see `kvcache.probe`; `None` while it loads.
     """
 
     name: str
@@ -113,6 +117,9 @@ class ModelStatus:
     num_live: int
     num_waiting: int
     live: list[LiveRow]
+    prefill_done_tokens: int = 0
+    prefill_total_tokens: int = 0
+    batching: Batching | None = None
 
 
 class Lease(Generic[EngineT]):
@@ -483,4 +490,7 @@ def _status(entry: _Entry) -> ModelStatus:
         num_live=stats.num_live,
         num_waiting=stats.num_waiting,
         live=entry.engine.live(),
+        prefill_done_tokens=stats.prefill_done_tokens,
+        prefill_total_tokens=stats.prefill_total_tokens,
+        batching=stats.batching,
     )
