@@ -140,6 +140,18 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], Batching]] = {
         "alone",
     ),
     "llama4": ("llama4", {"text_config": _LLAMA4, "num_hidden_layers": 4}, "alone"),
+    "deepseek-v4.1": (
+        "deepseek_v41",
+        {
+            **{"num_hidden_layers": 3, "head_dim": 32, "q_lora_rank": 32, "qk_rope_head_dim": 8},
+            **{"o_groups": 2, "o_lora_rank": 16, "moe_intermediate_size": 32, "index_topk": 8},
+            **{"n_routed_experts": 2, "num_experts_per_tok": 1, "sliding_window": 32},
+            **{"compress_ratios": [1, 4, 4], "kv_source_layer_ids": [0, 1, 1]},
+            **{"index_source_layer_ids": [0, 1, 1], "candidate_topk_blocks": 4},
+            **{"candidate_block_size": 4, "index_n_heads": 2, "index_head_dim": 32},
+        },
+        "alone",
+    ),
 }
 
 

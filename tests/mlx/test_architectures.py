@@ -16,7 +16,7 @@ from litellm_mlx.engine.engine import Engine
 from litellm_mlx.engine.sequence import RunningRequest
 from litellm_mlx.engine.stream import Channel
 from litellm_mlx.engine.worker import Worker
-from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.errors import ModelLoadError, PromptCacheError
 from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.probe import find_batching
 from litellm_mlx.models.loader import LoadedModel
@@ -199,6 +199,18 @@ def test_a_session_of_any_kind_goes_to_disk_and_back(kind: str, tmp_path: Path) 
         assert answers(second, [following]) == [expected(path, following)]
     finally:
         second.shutdown()
+
+
+def test_a_kind_that_mlx_lm_cannot_read_back_is_not_written(tmp_path: Path) -> None:
+    engine = start(make_architecture(tmp_path / "model", "deepseek-v4.1"))
+    file = tmp_path / "session.safetensors"
+    try:
+        run(engine, request(prompt(50, 3), cache_key="mine"))
+        with pytest.raises(PromptCacheError, match="cannot read a LayerCache back"):
+            engine.call(lambda worker: worker.save_session("mine", file))
+    finally:
+        engine.shutdown()
+    assert not file.exists()
 
 
 def test_a_model_whose_logits_are_no_numbers_is_refused(tmp_path: Path) -> None:
