@@ -104,6 +104,8 @@ def _is_right(model: Any, batching: Batching, passes: Passes) -> bool:
 def _rounding(model: Any, batching: Batching, logits: Sequence[mx.array]) -> float:
     """By how much logits may be off."""
     is_exact = all(row.dtype == mx.float32 for row in logits)
+    if batching == "alone":  # which nothing of another row can reach
+        return _ROUNDING_HALF
     is_suspect = batching == "padded" and not BatchCache.single(model).is_plain
     return _ROUNDING if is_exact or is_suspect else _ROUNDING_HALF
 

@@ -190,9 +190,19 @@ def _extracted(layer: Any, row: int) -> Any:
     from mlx.utils import tree_map
 
     alone = layer.extract(row)
+    for own in getattr(alone, "caches", (alone,)):
+        _drop_past_window(own)
     # Some kinds give views, which would keep the whole batch's arrays alive.
     alone.state = tree_map(lambda x: _copied(x) if isinstance(x, mx.array) else x, alone.state)
     return alone
+
+
+def _drop_past_window(own: Any) -> None:
+    """Forget keys that no later token attends to; a pass of several tokens leaves some behind."""
+    most, keys = getattr(own, "max_size", None), getattr(own, "keys", None)
+    if most is not None and keys is not None and keys.shape[2] > most:
+        own.keys, own.values = own.keys[:, :, -most:], own.values[:, :, -most:]
+        own._idx = most
 
 
 def _copied(array: mx.array) -> mx.array:
