@@ -6,6 +6,7 @@ delivered and token bitmasks filled while it runs; only sampling waits.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +36,11 @@ from litellm_mlx.grammar.mask import apply_token_bitmask
 from litellm_mlx.kvcache.cost import measure_cost
 from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
+from litellm_mlx.kvcache.probe import find_batching
 from litellm_mlx.kvcache.session_file import read_session, write_session
 from litellm_mlx.types import Delta, Event, TokenLogprob
+
+logger = logging.getLogger("litellm_mlx")
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
@@ -113,13 +117,17 @@ class Worker:
         self._loaded = loaded
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
+        self.batching = find_batching(loaded.model)
+        logger.info("rows run together: %s", self.batching)
         self._prefixes = PrefixCache(
             loaded.model,
             _prefix_cache_bytes(config, loaded.free_bytes),
-            loaded.vocabulary.stop_token_ids,
+            {*loaded.vocabulary.stop_token_ids, *loaded.message_end_ids},
+            self.batching,
         )
         self._prefill = PrefillBatch(loaded.model, self._prefixes)
-        self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
+        can_pack = self.batching == "padded" and enable_packing(loaded.model)
+        self._decode = DecodeBatch(loaded.model, can_pack=can_pack)
         self.budget = KVBudget(
             _kv_budget_bytes(config, loaded.free_bytes), measure_cost(loaded.model)
         )
@@ -257,9 +265,9 @@ class Worker:
     def _drop_dead_rows(self) -> None:
         """Cancelled and expired requests leave; the second kind is told so."""
         self._waiting.keep(lambda running: not self._end_if_dead(running))
-        alive = [i for i, r in enumerate(self._prefill.rows) if not self._end_if_dead(r)]
-        if len(alive) < len(self._prefill.rows):
-            self._prefill.keep(alive)
+        dead = [i for i, r in enumerate(self._prefill.rows) if self._end_if_dead(r)]
+        if dead:
+            self._prefill.abandon(dead)
         alive = [i for i, s in enumerate(self._decode.rows) if not self._end_if_dead(s.running)]
         self._keep_decoding(alive)
 

@@ -178,3 +178,36 @@ def trims_leading_space(tokenizer: Any) -> bool:
 
     detokenizer = tokenizer.detokenizer
     return isinstance(detokenizer, SPMStreamingDetokenizer) and bool(detokenizer.trim_space)
+
+
+# Conversations whose messages are looked for in what a template makes of them. Some take no system
+# message.
+_PROBES = tuple(
+    [{"role": role, "content": f"content{place}"} for place, role in enumerate(roles)]
+    for roles in (("system", "user", "assistant", "user"), ("user", "assistant", "user"))
+)
+
+
+def message_end_ids(tokenizer: Any) -> frozenset[int]:
+    """Tokens of markup that the chat template writes behind a message's text.
+
+    That is the marker which ends the message, or, where there is none, the one that opens the next.
+    """
+    markup = sorted(_markup(tokenizer).items(), key=lambda item: -len(item[0]))
+    ids: set[int] = set()
+    for messages in _PROBES:
+        try:
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        except Exception:  # whatever a template's code raises where it refuses a conversation
+            continue
+        for message in messages:
+            _, _, rest = text.partition(message["content"])
+            following = (index for mark, index in markup if rest.lstrip().startswith(mark))
+            ids.update(index for index in (next(following, None),) if index is not None)
+    return frozenset(ids)
+
+
+def _markup(tokenizer: Any) -> dict[str, int]:
+    """The added tokens of a tokenizer, special or not, that are no white space."""
+    added: dict[str, int] = tokenizer.get_added_vocab()
+    return {text: index for text, index in added.items() if text.strip()}

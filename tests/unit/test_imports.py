@@ -33,7 +33,7 @@ BORDERS = {
     },
     "mlx_lm": {
         *("kvcache/layers.py", "kvcache/packing.py", "kvcache/row_state.py"),
-        "kvcache/session_file.py",
+        *("kvcache/session_file.py", "kvcache/probe.py"),
         *("engine/sampling.py", "engine/text.py"),
         *("models/adapters.py", "models/base.py", "models/gguf.py"),
         "models/weights.py",
