@@ -1,8 +1,9 @@
 """Put the provider into LiteLLM, once, safely twice.
 
-Four things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
-own bookkeeping of provider names, the capabilities that clients read before they call, and the
-parameters of thinking, which LiteLLM passes to custom providers only when told to.
+Five things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
+own bookkeeping of provider names, the capabilities that clients read before they call, the
+parameters of thinking, which LiteLLM passes to custom providers only when told to, and a text in
+the last chunk of a text completion's stream.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def register() -> None:
     _add_capability_rule()
     _answer_for_mlx_names()
     _let_reasoning_through()
+    _give_every_completion_chunk_text()
     atexit.unregister(_shutdown)
     atexit.register(_shutdown)
 
@@ -151,6 +153,29 @@ def _let_reasoning_through() -> None:
 
     get_optional_params.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
     setattr(litellm.main, name, get_optional_params)
+
+
+def _give_every_completion_chunk_text() -> None:
+    """Have each chunk of a text completion's stream hold a string, as OpenAI's do.
+
+    LiteLLM makes the last chunk of a stream itself, with a delta whose content is `None`, and
+    copies that (BerriAI/litellm#11158); clients that join the texts break. Tested against 1.106.2;
+    it ends when LiteLLM writes "" there.
+    """
+    name = "convert_to_text_completion_object"
+    wrapper = getattr(litellm.utils, "TextCompletionStreamWrapper", None)
+    original = getattr(wrapper, name, None)
+    if original is None or getattr(original, "knows_mlx", False):
+        return
+
+    def convert(self: Any, chunk: Any) -> Any:
+        converted = original(self, chunk=chunk)
+        for choice in converted.choices if self.custom_llm_provider == PROVIDER else ():
+            choice.text = choice.text or ""
+        return converted
+
+    convert.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
+    setattr(wrapper, name, convert)
 
 
 def _shutdown() -> None:
