@@ -38,7 +38,7 @@ def constraint_of(response_format: Mapping[str, Any] | None, backend: Backend) -
     if kind == OUTPUT_TYPE:
         _check_keys(response_format, {"kind", "source"})
         return Constraint(response_format["kind"], response_format["source"], backend)
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise UnsupportedParameterError(
             f"response_format type {kind!r} is not supported; use 'text', 'json_object' or "
             "'json_schema'"

@@ -3,9 +3,9 @@
 Owns what a request says of tools: names, schemas, who may be called how often. How calls are
 written is the model's form, see `tool_formats`; finding them in the text is `tool_reader`.
 
-A tool's arguments are always constrained to its schema, `strict` or not. Where the schema does
-not say whether there may be properties that it does not name, there may not. `tool_choice` "none"
-leaves the tools out of the prompt too, as vLLM does.
+A tool's arguments are always constrained to its schema, `strict` or not; what is added to the
+schema for that is `tool_schema`. `tool_choice` "none" leaves the tools out of the prompt too, as
+vLLM does.
 """
 
 from __future__ import annotations
@@ -30,14 +30,10 @@ from litellm_mlx.translate.tool_formats.json_form import JsonForm
 from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
 from litellm_mlx.translate.tool_formats.values import is_exact
 from litellm_mlx.translate.tool_reader import ToolReader, read_calls
+from litellm_mlx.translate.tool_schema import NO_ARGUMENTS, arguments_schema
 
 # OpenAI's names, and the marks that MCP servers and other clients put into theirs.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$"
-_NO_ARGUMENTS: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {},
-    "additionalProperties": False,
-}
 
 
 class _Function(BaseModel):
@@ -224,20 +220,13 @@ def _validated(item: Any, where: str) -> _Function:
 
 
 def _tool(function: _Function) -> Tool:
-    schema = dict(function.parameters or _NO_ARGUMENTS)
-    kind = schema.setdefault("type", "object")
-    if kind != "object":
-        raise ConstraintError(
-            f"tool {function.name!r}: parameters describe an object, not {kind!r:.40}"
-        )
-    if "properties" in schema and not schema.keys() & {"patternProperties", "$ref", "allOf"}:
-        schema.setdefault("additionalProperties", False)
     try:
-        source = json_schema_constraint(schema).source
-        check_is_json_schema(json.loads(source))
+        own = json.loads(json_schema_constraint(function.parameters or NO_ARGUMENTS).source)
+        check_is_json_schema(own)
+        parameters = arguments_schema(own)
     except ConstraintError as error:
         raise ConstraintError(f"tool {function.name!r}: {error}") from error
-    return Tool(function.name, function.description or "", json.loads(source))
+    return Tool(function.name, function.description or "", parameters, own)
 
 
 def _shown(function: _Function) -> Mapping[str, Any]:
@@ -289,15 +278,16 @@ def _unknown_choice(given: object, parameter: str) -> UnsupportedParameterError:
 def _is_held(tool: Tool, form: Form) -> bool:
     """The structure's own grammar and checks say all that the tool's schema says.
 
-    A form of a class that is not ours may write arguments in ways of its own.
+    A form of a class that is not ours may write arguments in ways of its own. For
+    `unevaluatedProperties` see `arguments_schema`.
     """
     if type(form) is JsonForm:
-        return True
+        return "unevaluatedProperties" not in tool.own_schema
     return type(form) in (MarkupForm, GemmaForm) and is_exact(tool)
 
 
 def _check(tool: Tool) -> Callable[[str], str | None]:
     try:
-        return whole_check(dict(tool.parameters))
+        return whole_check(dict(tool.own_schema))
     except ConstraintError as error:
         raise ConstraintError(f"tool {tool.name!r}: {error}") from error
