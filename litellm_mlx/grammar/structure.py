@@ -46,9 +46,13 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class FreeText:
-    """Any text that contains none of `excludes`; the empty text too."""
+    """Any text that contains none of `excludes`; the empty text too.
+
+    Where `begins_not` is given, nor does it begin with that.
+    """
 
     excludes: tuple[str, ...] = ()
+    begins_not: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,8 @@ def _to_json(part: Part) -> list[Any]:
             return ["JsonPart", source]
         case Pattern(regex):
             return ["Pattern", regex]
-        case FreeText(excludes):
-            return ["FreeText", list(excludes)]
+        case FreeText(excludes, begins_not):
+            return ["FreeText", list(excludes), begins_not]
         case Seq(parts):
             return ["Seq", [_to_json(item) for item in parts]]
         case OneOf(options):
@@ -135,7 +139,7 @@ def _from_json(value: list[Any]) -> Part:
     if name in _LEAVES:
         return _LEAVES[name](first)
     if name == "FreeText":
-        return FreeText(tuple(first))
+        return FreeText(tuple(first), *rest)
     if name == "Repeat":
         return Repeat(_from_json(first), *rest)
     items = tuple(_from_json(item) for item in first)

@@ -178,11 +178,13 @@ def _times(at_least: int, at_most: int | None) -> str:
 
 
 def _free_regex(free: FreeText) -> str:
-    anything = "/(?s:.*)/"
-    if not free.excludes:
-        return anything
-    excluded = "|".join(_escaped(text) for text in free.excludes)
-    return f"{anything} & ~/(?s:.*)({excluded})(?s:.*)/"
+    regex = "/(?s:.*)/"
+    if free.begins_not:
+        regex += f" & ~/{_escaped(free.begins_not)}(?s:.*)/"
+    if free.excludes:
+        excluded = "|".join(_escaped(text) for text in free.excludes)
+        regex += f" & ~/(?s:.*)({excluded})(?s:.*)/"
+    return regex
 
 
 def _escaped(text: str) -> str:

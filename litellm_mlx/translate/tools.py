@@ -20,11 +20,11 @@ from pydantic import BaseModel, Field, ValidationError
 from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.grammar.metaschema import check_is_json_schema
-from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Pattern, Repeat
+from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Repeat, Text
 from litellm_mlx.grammar.tiers import whole_check
 from litellm_mlx.translate.params import RequestParams
 from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
-from litellm_mlx.translate.tool_formats.form import Form, Tool, seq
+from litellm_mlx.translate.tool_formats.form import Form, Tool, one_of, seq
 from litellm_mlx.translate.tool_formats.gemma_form import GemmaForm
 from litellm_mlx.translate.tool_formats.json_form import JsonForm
 from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
@@ -66,6 +66,7 @@ class ToolPlan:
         template_tools: what the chat template is given as `tools`.
         must_call: the answer is a call and nothing else.
         may_begin_with_text: free text may stand before a call.
+        stops: the caller's texts that end a free answer; none within a call, or JSON.
         is_function_call: the request used the older `functions`; so must the answer.
         checks: what the grammar leaves open, by tool: says what is wrong with arguments.
     """
@@ -76,6 +77,7 @@ class ToolPlan:
     template_tools: tuple[Mapping[str, Any], ...]
     must_call: bool
     may_begin_with_text: bool
+    stops: tuple[str, ...]
     is_function_call: bool
     checks: Mapping[str, Callable[[str], str | None]]
 
@@ -86,7 +88,12 @@ class ToolPlan:
 
     def reader(self) -> ToolReader:
         """Give a new reader for one completion."""
-        return ToolReader(self.form, self.tools, may_begin_with_text=self.may_begin_with_text)
+        return ToolReader(
+            self.form,
+            self.tools,
+            may_begin_with_text=self.may_begin_with_text,
+            stops=self.stops,
+        )
 
     def check(self, text: str) -> str | None:
         """Say what is wrong with the arguments of the calls in a finished text, or `None`."""
@@ -129,25 +136,22 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
     must_call = choice.mode == "required" or _says_nothing(response_part)
     has_text = not must_call and response_part is None and not form.leads_answer
     calls = form.calls_part(tools, at_most_one=at_most_one)
+    stops = () if must_call or response_part is not None else _stops(params, form)
+    root = calls if must_call else _answer_or(calls, response_part, form, stops)
     return ToolPlan(
-        root=_root(calls, None if must_call else _answer(response_part, form), form),
+        root=_with_thought(root, form),
         form=form,
         tools=tools,
         template_tools=template_tools,
         must_call=must_call,
         may_begin_with_text=has_text,
+        stops=stops,
         is_function_call=is_older,
         checks={t.name: _check(t) for t in tools if not _is_held(t, form)},
     )
 
 
-def _root(calls: Part, answer: Part | None, form: Form) -> Part:
-    if answer is None:
-        root = calls
-    elif isinstance(answer, FreeText):
-        root = seq(answer, Repeat(calls, 0, 1))
-    else:
-        root = OneOf((answer, calls))
+def _with_thought(root: Part, form: Form) -> Part:
     if form.thought is None:
         return root
     opening, closing = (form.parts(text) for text in form.thought)
@@ -155,25 +159,40 @@ def _root(calls: Part, answer: Part | None, form: Form) -> Part:
     return seq(Repeat(thought, 0, 1), root)
 
 
-def _answer(response_part: Part | None, form: Form) -> Part:
-    """An answer that is no call."""
+def _answer_or(calls: Part, response_part: Part | None, form: Form, stops: tuple[str, ...]) -> Part:
+    """An answer, or calls; free text may come before them where the form allows it.
+
+    A stop text ends the free text and with it the whole, so that it never cuts a call.
+    """
+    head = form.parts(form.answer_head)
     if response_part is not None:
-        return seq(*form.parts(form.answer_head), response_part)
-    if form.answer_head:
-        return seq(*form.parts(form.answer_head), FreeText())
-    if form.leads_answer:
-        return Pattern(_not_beginning_with(form.trigger))
-    return FreeText((form.trigger,))
+        return OneOf((seq(*head, response_part), calls))
+    ends = [Text(stop) for stop in stops]
+    if not form.leads_answer:
+        return seq(FreeText((form.trigger, *stops)), Repeat(one_of([*ends, calls]), 0, 1))
+    free = FreeText(stops, begins_not="" if head else form.trigger)
+    return OneOf((seq(*head, free, *([Repeat(one_of(ends), 0, 1)] if ends else ())), calls))
 
 
-def _not_beginning_with(text: str) -> str:
-    """A regex of the texts that leave `text` before its end, or end before it does."""
-    rest = ""
-    for char in reversed(text):
-        is_plain = char.isalnum() or char in ' "'
-        same = char if is_plain else "\\" + char
-        rest = f"([^{same}](.|\n)*|{same}({rest})?)" if rest else f"[^{same}](.|\n)*"
-    return f"({rest})?"
+def _stops(params: RequestParams, form: Form) -> tuple[str, ...]:
+    """The texts that end a free answer.
+
+    Raises:
+        UnsupportedParameterError: one would cut what a call begins with.
+    """
+    for stop in () if form.answer_head else params.stop:
+        if _touch(stop, form.trigger):
+            raise UnsupportedParameterError(
+                f"stop {stop!r} would cut {form.trigger!r}, with which this model begins a call; "
+                "leave it out"
+            )
+    return tuple(dict.fromkeys(params.stop))
+
+
+def _touch(stop: str, trigger: str) -> bool:
+    """One of them holds the other, or the trigger can begin before the stop text is over."""
+    is_inside = stop in trigger or trigger in stop
+    return is_inside or any(trigger.startswith(stop[at:]) for at in range(1, len(stop)))
 
 
 def _says_nothing(part: Part | None) -> bool:
