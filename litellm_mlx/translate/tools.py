@@ -11,7 +11,7 @@ vLLM does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -217,6 +217,7 @@ def _tools_in(
         raise UnsupportedParameterError("tools and the older functions exclude each other")
     is_older = bool(params.functions)
     given = [{"function": f} for f in params.functions] if is_older else params.tools
+    _check_kinds(given)
     tools: list[Tool] = []
     shown: list[Mapping[str, Any]] = []
     for place, item in enumerate(given):
@@ -236,6 +237,38 @@ def _validated(item: Any, where: str) -> _Function:
         first = error.errors()[0]
         steps = ".".join((where, *map(str, first["loc"])))
         raise UnsupportedParameterError(f"{steps}: {first['msg']}") from None
+
+
+def _check_kinds(given: Sequence[Any]) -> None:
+    """Refuse, all in one, what is no function: nothing here runs it or knows its arguments.
+
+    Raises:
+        UnsupportedParameterError: names each.
+    """
+    others = [named for place, item in enumerate(given) if (named := _other_kind(item, place))]
+    if others:
+        raise UnsupportedParameterError(
+            f"only tools of type 'function' are served here, not {', '.join(others)}; leave them "
+            "out, or describe each as a function of your own with its parameters"
+        )
+
+
+def _other_kind(item: Any, place: int) -> str | None:
+    """What a tool is that is no function, in the caller's words."""
+    if not isinstance(item, Mapping):
+        return None
+    kind, function = item.get("type", "function"), item.get("function")
+    if kind == "function" and isinstance(function, Mapping):
+        # LiteLLM writes Anthropic's computer tool as a function, its display among the parameters.
+        parameters = function.get("parameters")
+        is_computer = isinstance(parameters, Mapping) and "display_width_px" in parameters
+        return f"'computer' (tools[{place}])" if is_computer else None
+    if kind == "function" or not isinstance(kind, str):
+        return None
+    nested = item.get(kind)
+    name = item.get("name") or (nested.get("name") if isinstance(nested, Mapping) else None)
+    own = f" {name!r}" if isinstance(name, str) and name != kind else ""
+    return f"{kind!r}{own} (tools[{place}])"
 
 
 def _tool(function: _Function) -> Tool:
