@@ -45,6 +45,13 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """A text of a Lark grammar, with rules of its own."""
+
+    lark: str
+
+
+@dataclass(frozen=True, slots=True)
 class FreeText:
     """Any text that contains none of `excludes`; the empty text too.
 
@@ -78,7 +85,7 @@ class Repeat:
     at_most: int | None = None
 
 
-Part = Text | Marker | JsonPart | Pattern | FreeText | Seq | OneOf | Repeat
+Part = Text | Marker | JsonPart | Pattern | Grammar | FreeText | Seq | OneOf | Repeat
 
 
 def json_part(schema: Mapping[str, Any] | bool) -> JsonPart:
@@ -116,6 +123,8 @@ def _to_json(part: Part) -> list[Any]:
             return ["JsonPart", source]
         case Pattern(regex):
             return ["Pattern", regex]
+        case Grammar(lark):
+            return ["Grammar", lark]
         case FreeText(excludes, begins_not):
             return ["FreeText", list(excludes), begins_not]
         case Seq(parts):
@@ -131,6 +140,7 @@ _LEAVES: dict[str, Callable[[str], Part]] = {
     "Marker": Marker,
     "JsonPart": JsonPart,
     "Pattern": Pattern,
+    "Grammar": Grammar,
 }
 
 

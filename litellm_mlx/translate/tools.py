@@ -19,9 +19,11 @@ from pydantic import BaseModel, Field, ValidationError
 
 from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
 from litellm_mlx.grammar.constraint import json_schema_constraint
+from litellm_mlx.grammar.escaped_lark import escaped_lark, text_check
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Repeat, Text
 from litellm_mlx.grammar.tiers import whole_check
+from litellm_mlx.translate.custom_tools import CONTENT, text_format
 from litellm_mlx.translate.params import RequestParams
 from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
 from litellm_mlx.translate.tool_formats.form import Form, Tool, one_of, seq
@@ -272,13 +274,20 @@ def _other_kind(item: Any, place: int) -> str | None:
 
 
 def _tool(function: _Function) -> Tool:
+    description = function.description or ""
+    custom = text_format(function.name, description, function.parameters)
     try:
         own = json.loads(json_schema_constraint(function.parameters or NO_ARGUMENTS).source)
         check_is_json_schema(own)
+        if custom is not None and custom.regex is not None:
+            own["properties"][CONTENT]["pattern"] = f"^(?:{custom.regex})$"
+        if custom is not None and custom.lark is not None:
+            text_check(custom.lark)  # refuses a grammar that is not usable
         parameters = arguments_schema(own)
     except ConstraintError as error:
         raise ConstraintError(f"tool {function.name!r}: {error}") from error
-    return Tool(function.name, function.description or "", parameters, own)
+    lark = None if custom is None else custom.lark
+    return Tool(function.name, description, parameters, own, lark)
 
 
 def _shown(function: _Function) -> Mapping[str, Any]:
@@ -333,6 +342,8 @@ def _is_held(tool: Tool, form: Form) -> bool:
     A form of a class that is not ours may write arguments in ways of its own. For
     `unevaluatedProperties` see `arguments_schema`.
     """
+    if tool.lark is not None:
+        return type(form) is JsonForm and escaped_lark(tool.lark) is not None
     if type(form) is JsonForm:
         return "unevaluatedProperties" not in tool.own_schema
     return type(form) in (MarkupForm, GemmaForm) and is_exact(tool)
@@ -340,6 +351,14 @@ def _is_held(tool: Tool, form: Form) -> bool:
 
 def _check(tool: Tool) -> Callable[[str], str | None]:
     try:
-        return whole_check(dict(tool.own_schema))
+        check = whole_check(dict(tool.own_schema))
     except ConstraintError as error:
         raise ConstraintError(f"tool {tool.name!r}: {error}") from error
+    if tool.lark is None:
+        return check
+    of_text = text_check(tool.lark)
+
+    def both(arguments: str) -> str | None:
+        return check(arguments) or of_text(json.loads(arguments)[CONTENT])
+
+    return both

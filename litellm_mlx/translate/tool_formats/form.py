@@ -24,12 +24,14 @@ class Tool:
     Attributes:
         parameters: the JSON schema that its arguments are written by.
         own: the schema that the caller sent, where that is another.
+        lark: the grammar of its only argument, a custom tool's text.
     """
 
     name: str
     description: str
     parameters: Schema
     own: Schema | None = None
+    lark: str | None = None
 
     @property
     def own_schema(self) -> Schema:
