@@ -11,7 +11,7 @@ vLLM does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,15 @@ from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.grammar.escaped_lark import escaped_lark, text_check
 from litellm_mlx.grammar.metaschema import check_is_json_schema
-from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Repeat, Text
+from litellm_mlx.grammar.structure import (
+    FreeText,
+    JsonPart,
+    OneOf,
+    Part,
+    Repeat,
+    Text,
+    structure_constraint,
+)
 from litellm_mlx.grammar.tiers import whole_check
 from litellm_mlx.translate.custom_tools import CONTENT, text_format
 from litellm_mlx.translate.params import RequestParams
@@ -33,6 +41,7 @@ from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
 from litellm_mlx.translate.tool_formats.values import is_exact
 from litellm_mlx.translate.tool_reader import ToolReader, read_calls
 from litellm_mlx.translate.tool_schema import NO_ARGUMENTS, arguments_schema
+from litellm_mlx.types import Constraint
 
 # OpenAI's names, and the marks that MCP servers and other clients put into theirs.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$"
@@ -96,6 +105,12 @@ class ToolPlan:
             may_begin_with_text=self.may_begin_with_text,
             stops=self.stops,
         )
+
+    def constraints(self) -> Iterator[tuple[str, Constraint]]:
+        """Each tool's name, and what asks for one call of it."""
+        for tool in self.tools:
+            call = self.form.calls_part((tool,), at_most_one=True)
+            yield tool.name, structure_constraint(call)
 
     def check(self, text: str) -> str | None:
         """Say what is wrong with the arguments of the calls in a finished text, or `None`."""

@@ -154,3 +154,11 @@ def test_a_bad_tool_is_refused_by_name(tiny: str, options: dict[str, Any], named
     with pytest.raises((BadRequestError, UnsupportedParamsError)) as caught:
         ask(tiny, **options)
     assert named in str(caught.value)
+
+
+def test_a_tool_that_nothing_satisfies_is_refused_by_its_name(tiny: str) -> None:
+    impossible = {"type": "string", "enum": [1]}
+    nothing = {"type": "object", "properties": {"n": impossible}, "required": ["n"]}
+    odd = {"type": "function", "function": {"name": "odd_one", "parameters": nothing}}
+    with pytest.raises(BadRequestError, match="tool 'odd_one': "):
+        ask(tiny, tools=[*TOOLS, odd])
