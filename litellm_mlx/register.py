@@ -170,7 +170,8 @@ def _give_every_completion_chunk_text() -> None:
 
     def convert(self: Any, chunk: Any) -> Any:
         converted = original(self, chunk=chunk)
-        for choice in converted.choices if self.custom_llm_provider == PROVIDER else ():
+        names = (self.custom_llm_provider, str(self.model).partition("/")[0])
+        for choice in converted.choices if PROVIDER in names else ():
             choice.text = choice.text or ""
         return converted
 
