@@ -1,10 +1,10 @@
 """Put the provider into LiteLLM, once, safely twice.
 
-Five things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
+Six things make `mlx/` a full citizen: the handler in `litellm.custom_provider_map`, LiteLLM's
 own bookkeeping of provider names, the capabilities that clients read before they call,
 parameters, thinking's above all, that LiteLLM passes to custom providers, and as they were, only
-when told to, and a look at requests to the Responses API before LiteLLM makes chat completions of
-them.
+when told to, a look at requests to the Responses API before LiteLLM makes chat completions of
+them, and a text in the last chunk of a text completion's stream.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def register() -> None:
     _let_hints_through()
     _keep_anthropics_thinking()
     _refuse_what_responses_would_lose()
+    _give_every_completion_chunk_text()
     atexit.unregister(_shutdown)
     atexit.register(_shutdown)
 
@@ -230,6 +231,30 @@ def _keep_anthropics_thinking() -> None:
 
     translate.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
     setattr(adapter, name, translate)
+
+
+def _give_every_completion_chunk_text() -> None:
+    """Have each chunk of a text completion's stream hold a string, as OpenAI's do.
+
+    LiteLLM makes the last chunk of a stream itself, with a delta whose content is `None`, and
+    copies that (BerriAI/litellm#11158); clients that join the texts break. Tested against 1.106.2;
+    it ends when LiteLLM writes "" there.
+    """
+    name = "convert_to_text_completion_object"
+    wrapper = getattr(litellm.utils, "TextCompletionStreamWrapper", None)
+    original = getattr(wrapper, name, None)
+    if original is None or getattr(original, "knows_mlx", False):
+        return
+
+    def convert(self: Any, chunk: Any) -> Any:
+        converted = original(self, chunk=chunk)
+        names = (self.custom_llm_provider, str(self.model).partition("/")[0])
+        for choice in converted.choices if PROVIDER in names else ():
+            choice.text = choice.text or ""
+        return converted
+
+    convert.knows_mlx = True  # type: ignore[attr-defined]  # so that it is wrapped once
+    setattr(wrapper, name, convert)
 
 
 def _shutdown() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from litellm_mlx.engine.engine import Engine
     from litellm_mlx.models.loader import LoadedModel
     from litellm_mlx.models.registry import Lease, ModelRegistry
+    from litellm_mlx.translate.tools import ToolPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,10 @@ def _submit(
         return None, Counted(request)
     if request.constraint is None:
         return None, engine.submit(request)
-    index = engine.index(request.constraint)
+    try:
+        index = engine.index(request.constraint)
+    except ConstraintError as error:
+        raise _naming_the_tool(error, engine, tools) from error
     checks = [index.check] if index.tier == "grammar+check" else []
     if tools is not None and tools.needs_check:
         checks.append(tools.check)
@@ -127,3 +131,15 @@ def _submit(
         return next((problem for check in checks if (problem := check(text))), None)
 
     return "grammar+check", CheckedEvents(request, engine.submit, check, config.max_tries)
+
+
+def _naming_the_tool(
+    error: ConstraintError, engine: Engine[LoadedModel], tools: ToolPlan | None
+) -> ConstraintError:
+    """Say which tool it is that cannot be enforced, so that the caller can do without it."""
+    for name, constraint in [] if tools is None else tools.constraints():
+        try:
+            engine.index(constraint)
+        except ConstraintError as own:
+            return ConstraintError(f"tool {name!r}: {own}")
+    return error

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from litellm_mlx.grammar.structure import (
     FreeText,
+    Grammar,
     JsonPart,
     Marker,
     OneOf,
@@ -45,7 +46,7 @@ def _after(part: Part, text: str, starts: _Places) -> _Places:
             return {at + len(literal): starts[at] for at in fits}
         case JsonPart(source):
             return _after_json(source, text, starts)
-        case Pattern():
+        case Pattern() | Grammar():
             return _after_any(text, starts, ())
         case FreeText(excludes):
             return _after_any(text, starts, excludes)

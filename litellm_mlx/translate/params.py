@@ -246,6 +246,8 @@ def _explain(error: ValidationError) -> str:
 
 def _explain_one(item: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in item["loc"])
+    if name == "web_search_options":  # what LiteLLM makes of a tool of that type
+        return "web_search is a tool that its vendor runs; nothing here searches, leave it out"
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, RequestParams.model_fields, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""

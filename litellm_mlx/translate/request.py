@@ -169,18 +169,18 @@ def _tool_plan(
 def _stop(
     params: RequestParams, answer: Constraint | None, tools: ToolPlan | None
 ) -> tuple[str, ...]:
-    """The texts that end the answer: none where it is JSON or a call, which end by themselves.
+    """The texts at which the engine ends the answer: none where a constraint says what it is.
 
-    Agents send the stop texts of their own prompts along with everything, smolagents for one.
+    Agents send the stop texts of their own prompts along with everything. What a schema, a regex,
+    a choice, a grammar or a call makes of the text is never cut; the free text beside tools ends
+    by the plan's own grammar.
     """
     if answer is None and tools is None:
         return tuple(params.stop)
-    is_json = answer is not None and answer.kind == "json_schema"
-    must_call = tools is not None and tools.must_call
-    if params.stop and not (is_json or must_call):
+    if params.stop and answer is not None and answer.kind == "structure":
         raise UnsupportedParameterError(
-            "stop together with tools that may be called or with a constraint other than JSON "
-            "could cut a call or the text in half; leave `stop` out"
+            "stop together with a structural tag could cut the text between two tags or a tag in "
+            "half; leave `stop` out"
         )
     return ()
 

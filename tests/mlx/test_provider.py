@@ -416,3 +416,19 @@ def test_after_a_failure_the_next_request_starts_a_new_engine(
         with pytest.raises(litellm.InternalServerError, match="device lost"):
             ask(model)
     assert ask(model).choices[0].message.content
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_every_chunk_of_a_text_completion_holds_a_string(tiny: str, is_async: bool) -> None:
+    options: dict[str, Any] = {"model": tiny, "prompt": "Once", "max_tokens": 5, "stream": True}
+
+    async def atexts() -> list[Any]:
+        stream: Any = await litellm.atext_completion(**options)
+        return [chunk.choices[0].text async for chunk in stream]
+
+    if is_async:
+        texts = asyncio.run(atexts())
+    else:
+        texts = [chunk.choices[0].text for chunk in litellm.text_completion(**options)]
+    assert len(texts) > 1
+    assert all(isinstance(text, str) for text in texts)

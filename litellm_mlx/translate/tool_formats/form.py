@@ -19,11 +19,24 @@ INDEX = "[0-9]{1,3}"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call; `parameters` is the JSON schema of its arguments."""
+    """A function that the model may call.
+
+    Attributes:
+        parameters: the JSON schema that its arguments are written by.
+        own: the schema that the caller sent, where that is another.
+        lark: the grammar of its only argument, a custom tool's text.
+    """
 
     name: str
     description: str
     parameters: Schema
+    own: Schema | None = None
+    lark: str | None = None
+
+    @property
+    def own_schema(self) -> Schema:
+        """The schema that its arguments must satisfy in the caller's eyes."""
+        return self.parameters if self.own is None else self.own
 
 
 class ArgumentsReader(Protocol):
