@@ -10,8 +10,9 @@ Method. Each schema is compiled with no cache, through the same calls, options a
 request; time to first mask (TTFM) runs from the schema as a Python object to the first token
 bitmask, with every grammar that was tried on the way. Each instance, written as
 json.dumps(data, ensure_ascii=False), goes token by token through the guide, and if it comes
-through, through the check; time between masks (TBM) is one bitmask and one advance. A schema
-passes if it is not refused, every valid instance comes through and no invalid one does.
+through, through the check where the tier has one; time between masks (TBM) is one bitmask and one
+advance. A schema passes if it is not refused, every valid instance comes through and no invalid one
+does.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def why_rejected(index: Index, vocabulary: Vocabulary, text: str, tbm_s: list[fl
             tbm_s.append(time.perf_counter() - start)
     if not guide.is_accepting:
         return "at its end: the guide wants more"
-    said = index.check(text)
+    said = index.check(text) if index.tier == "grammar+check" else None
     return None if said is None else f"by the check: {said}"
 
 

@@ -30,12 +30,13 @@ class ConstraintError(RequestError):
 class ConstraintViolationError(RequestError):
     """No try gave a text that passes the schema's check; LiteLLM's JSONSchemaValidationError.
 
-    `text` is the last one.
+    `text` is the last one; `num_grammar_faults` of them a grammar was to hold alone.
     """
 
-    def __init__(self, message: str, text: str) -> None:
+    def __init__(self, message: str, text: str, num_grammar_faults: int = 0) -> None:
         super().__init__(message)
         self.text = text
+        self.num_grammar_faults = num_grammar_faults
 
 
 class PromptTooLongError(RequestError):

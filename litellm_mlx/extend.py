@@ -94,9 +94,9 @@ def register_backend(
         compile: makes an automaton of a constraint (`kind` says of which sort, `source` is its
             text) over the tokens of a vocabulary, or raises: any error is a 400. Runs on the
             calling thread; what it gives is cached by constraint and vocabulary.
-        is_exact: its automata admit the texts of the constraint and no others. Else each
-            finished text is checked, and drawn again where it fails, so that streams come at
-            the end; a regex or grammar that llguidance cannot read is refused then.
+        is_exact: its automata admit the texts of the constraint and no others. Else streams come
+            at the end, since texts that fail are to be expected, and a regex or grammar that
+            llguidance cannot read is refused. Finished texts are checked either way.
 
     Raises:
         ValueError: the name is taken.

@@ -43,6 +43,7 @@ _COUNTS: dict[str, tuple[str, Callable[[Answered], int]]] = {
     ),
     "resamples": ("Answers drawn again after a check.", lambda a: a.done.num_tries - 1),
 }
+FAULTS = "grammar_faults"
 _GAUGES: dict[str, tuple[str, Callable[[ModelStatus], int]]] = {
     "live_sequences": ("Completions in the batch.", lambda model: model.num_live),
     "waiting_sequences": ("Completions that wait.", lambda model: model.num_waiting),
@@ -76,7 +77,7 @@ def totals() -> dict[str, int]:
     """The counts of all requests so far over all models, by name; `install` has been called."""
     from prometheus_client import REGISTRY
 
-    names = {f"{PREFIX}_{name}_total": name for name in ("requests", *_COUNTS)}
+    names = {f"{PREFIX}_{name}_total": name for name in ("requests", *_COUNTS, FAULTS)}
     sums = dict.fromkeys(names.values(), 0)
     for family in REGISTRY.restricted_registry(names).collect():
         for sample in family.samples:
@@ -104,6 +105,12 @@ class _Requests:
             name: Counter(named(name), text, ("model",), registry=registry)
             for name, (text, _) in _COUNTS.items()
         }
+        self._faults = Counter(
+            named(FAULTS),
+            "Texts that failed validation though a grammar was to hold them alone.",
+            ("model",),
+            registry=registry,
+        )
         self._seconds = {
             name: Histogram(
                 named(f"{name.removesuffix('_s')}_seconds"),
@@ -137,6 +144,7 @@ class _Requests:
         """Take in how a request went."""
         if isinstance(outcome, Failed):
             self._errors.labels(outcome.model, outcome.error).inc()
+            self._faults.labels(outcome.model).inc(outcome.num_grammar_faults)
             return
         if isinstance(outcome, Embedded):
             self._embedded_texts.labels(outcome.model).inc(outcome.num_texts)
@@ -145,6 +153,7 @@ class _Requests:
             return
         model, done = outcome.model, outcome.done
         self._requests.labels(model, outcome.tier or "free").inc()
+        self._faults.labels(model).inc(done.num_grammar_faults)
         for name, (_, count) in _COUNTS.items():
             self._counts[name].labels(model).inc(count(outcome))
         for name in _STAGES:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from litellm_mlx.errors import LiteLLMMLXError, RequestCancelled
+from litellm_mlx.errors import ConstraintViolationError, LiteLLMMLXError, RequestCancelled
 from litellm_mlx.types import Done, Tier
 
 logger = logging.getLogger("litellm_mlx")
@@ -65,12 +65,14 @@ class Failed:
         model: as it was asked for, without `mlx/`.
         error: the name of its kind.
         http_status: that the caller gets.
+        num_grammar_faults: as `Done` has it.
         at_s: seconds since the epoch.
     """
 
     model: str
     error: str
     http_status: int
+    num_grammar_faults: int = 0
     at_s: float = field(default_factory=time.time)
 
     @property
@@ -160,7 +162,8 @@ class Asked:
         if not isinstance(error, Exception):  # a stream that is closed, a task that is cancelled
             error = RequestCancelled()
         status = error.http_status if isinstance(error, LiteLLMMLXError) else 500
-        self._end(Failed(self.model, type(error).__name__, status))
+        faults = error.num_grammar_faults if isinstance(error, ConstraintViolationError) else 0
+        self._end(Failed(self.model, type(error).__name__, status, faults))
 
     def _end(self, outcome: Outcome) -> None:
         if self._is_over:  # a stream may be closed after its last event

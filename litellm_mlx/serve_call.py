@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from litellm_mlx import observe
-from litellm_mlx.engine.checked import CheckedEvents, Events
+from litellm_mlx.engine.checked import CheckedEvents, Events, StreamedEvents
 from litellm_mlx.engine.counted import Counted
 from litellm_mlx.errors import BudgetError, ConstraintError
 from litellm_mlx.translate.answer_facts import AnswerFacts
@@ -111,7 +111,10 @@ def _start_on(
 def _submit(
     engine: Engine[LoadedModel], prepared: PreparedRequest, config: EngineConfig
 ) -> tuple[Tier | None, Events]:
-    """Hand a request to the engine, with the check that its constraint needs around it."""
+    """Hand a request to the engine, with the check of its finished texts around it.
+
+    Validators that are not needed before are built while the engine takes in the prompt.
+    """
     request, tools = prepared.generation, prepared.tools
     if prepared.count_only:
         return None, Counted(request)
@@ -121,16 +124,17 @@ def _submit(
         index = engine.index(request.constraint)
     except ConstraintError as error:
         raise _naming_the_tool(error, engine, tools) from error
-    checks = [index.check] if index.tier == "grammar+check" else []
-    if tools is not None and tools.needs_check:
-        checks.append(tools.check)
-    if not checks:
-        return "grammar", engine.submit(request)
-
-    def check(text: str) -> str | None:
-        return next((problem for check in checks if (problem := check(text))), None)
-
-    return "grammar+check", CheckedEvents(request, engine.submit, check, config.max_tries)
+    tier, check = index.tier, index.check
+    if tools is not None:
+        check = tools.check_of_answer(tier, check)
+        tier = tier if tools.is_held else "grammar+check"
+    events: Events
+    if tier == "grammar" and request.is_streamed:
+        events = StreamedEvents(request, engine.submit(request), check)
+    else:
+        events = CheckedEvents(request, engine.submit, check, tier=tier, max_tries=config.max_tries)
+    check.prepare()
+    return tier, events
 
 
 def _naming_the_tool(

@@ -39,6 +39,7 @@ _ATTRIBUTES: dict[str, Callable[[Answered], str | int | float]] = {
     "completion_tokens": lambda a: a.done.usage.completion_tokens,
     "forced_tokens": lambda a: a.done.num_forced_tokens,
     "tries": lambda a: a.done.num_tries,
+    "grammar_faults": lambda a: a.done.num_grammar_faults,
     "mask_s": lambda a: a.done.timings.mask_s,
     "time_to_first_token_s": lambda a: a.done.timings.time_to_first_token_s,
 }

@@ -5,6 +5,7 @@ Stdlib only, and nothing here knows LiteLLM, so that another front door can be p
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -28,6 +29,11 @@ class Constraint:
     kind: ConstraintKind
     source: str
     backend: Backend = "llguidance"
+
+    @property
+    def digest(self) -> str:
+        """A short hash of `source`, by which logs name it."""
+        return hashlib.blake2b(self.source.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,7 @@ class Done:
     """The whole request has ended well; always the last event.
 
     `num_tries` is how often the completion that needed most was drawn before it passed its check;
+    `num_grammar_faults` of the texts drawn failed though a grammar was to hold them alone;
     `num_forced_tokens` of the completion tokens were taken without asking the model. `submitted_s`
     is when the timings begin, on the monotonic clock.
     """
@@ -215,6 +222,7 @@ class Done:
     usage: Usage
     timings: Timings
     num_tries: int = 1
+    num_grammar_faults: int = 0
     num_forced_tokens: int = 0
     submitted_s: float = 0.0
 

@@ -2,17 +2,16 @@
 
 A registered backend only has to say which tokens may come next. What callers are promised beyond
 that is seen to here and in the engine: limits of numbers and nesting, endings within the token
-budget, and a check of every finished text, unless the backend's author vouches for it.
+budget, and a check of every finished text.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import ConstraintError, EngineError, LiteLLMMLXError
@@ -24,10 +23,9 @@ from litellm_mlx.types import Constraint, Tier
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from litellm_mlx.grammar.check import Check
     from litellm_mlx.grammar.guide import Bitmask, Guide
     from litellm_mlx.grammar.vocabulary import Vocabulary
-
-Judge = Callable[[str], str | None]
 
 # Of a vocabulary of 150,000 tokens one takes 19 kB.
 MAX_BITMASKS = 1024
@@ -74,7 +72,8 @@ class AutomatonIndex:
         constraint: what it is to enforce.
         vocabulary: of the model.
         compile_s: that it took.
-        judge: says what is wrong with a finished text; `None` where none is needed.
+        tier: whether the automaton alone holds, or a check too.
+        check: what finished texts are held against.
     """
 
     def __init__(
@@ -84,23 +83,16 @@ class AutomatonIndex:
         vocabulary: Vocabulary,
         *,
         compile_s: float,
-        judge: Judge | None,
+        tier: Tier,
+        check: Check,
     ) -> None:
         self.automaton = automaton
         self.constraint = constraint
         self.vocabulary = vocabulary
         self.compile_s = compile_s
-        self._judge = judge
+        self.tier = tier
+        self.check = check
         self._bitmasks: dict[Hashable, Bitmask] = {}
-
-    @property
-    def tier(self) -> Tier:
-        """Whether the automaton alone holds, or a check too."""
-        return "grammar" if self._judge is None else "grammar+check"
-
-    def check(self, text: str) -> str | None:
-        """Say what is wrong with a finished text, or `None`."""
-        return None if self._judge is None else self._judge(text)
 
     def guide(self) -> Guide:
         """Give a new cursor."""
@@ -253,45 +245,27 @@ def compile_registered(constraint: Constraint, vocabulary: Vocabulary) -> Automa
         ConstraintError: there is no such backend, or nothing here can check its texts.
         NotCompiledError: the backend does not take the constraint, in its own words.
     """
+    from litellm_mlx.grammar.text_check import check_of
+
     backend = backends.get(constraint.backend)
     if not isinstance(backend, RegisteredBackend):
         raise ConstraintError(f"no constraint backend is named {constraint.backend!r}")
     start_s = time.monotonic()
-    judge = None if backend.is_exact else _judge(constraint)
+    check = check_of(constraint, is_vouched_for=backend.is_exact)
     try:
         automaton = backend.compile(constraint, vocabulary)
     except LiteLLMMLXError:
         raise
     except Exception as error:  # another package's code may raise anything
         raise NotCompiledError(f"{type(error).__name__}: {error}") from error
-    compile_s = time.monotonic() - start_s
-    return AutomatonIndex(automaton, constraint, vocabulary, compile_s=compile_s, judge=judge)
-
-
-def _judge(constraint: Constraint) -> Judge:
-    """What a finished text is held against: the whole schema, the choices, or llguidance."""
-    if constraint.kind == "json_schema":
-        from litellm_mlx.grammar.tiers import whole_check
-
-        return whole_check(json.loads(constraint.source))
-    if constraint.kind == "choice":
-        choices = frozenset(json.loads(constraint.source))
-        return lambda text: None if text in choices else f"{text!r:.80} is none of the choices"
-    from litellm_mlx.grammar.compiler import compile_constraint
-    from litellm_mlx.grammar.vocabulary import byte_vocabulary
-
-    try:
-        index = compile_constraint(replace(constraint, backend="llguidance"), byte_vocabulary())
-    except ConstraintError as error:
-        raise ConstraintError(
-            f"what the backend {constraint.backend} writes cannot be checked: {error}"
-        ) from error
-
-    def judge(text: str) -> str | None:
-        is_match = index.guide().ends_with(list(text.encode()))
-        return None if is_match else f"{text!r:.80} does not match the {constraint.kind}"
-
-    return judge
+    return AutomatonIndex(
+        automaton,
+        constraint,
+        vocabulary,
+        compile_s=time.monotonic() - start_s,
+        tier="grammar" if backend.is_exact else "grammar+check",
+        check=check,
+    )
 
 
 def _text_tokens(vocabulary: Vocabulary) -> Bitmask:

@@ -1,4 +1,4 @@
-"""Validates a finished JSON text against the whole schema, where the grammar is looser than it.
+"""Validates a finished JSON text against the whole schema, whatever its grammar has let through.
 
 Owns the border to the validator (jsonschema_rs), how a text is read, what `format` means to it (the
 drafts' formats as their RFCs have them, of which `formats` writes a part, and ours), and where the
@@ -9,11 +9,12 @@ Nothing is ever fetched.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.check_cost import is_cheap_to_build, is_cheap_to_run
@@ -22,7 +23,9 @@ from litellm_mlx.grammar.formats import FORMATS
 from litellm_mlx.grammar.json_schema import Schema
 from litellm_mlx.grammar.metaschema import DRAFTS
 
-Check = Callable[[str], str | None]
+logger = logging.getLogger("litellm_mlx")
+
+Judge = Callable[[str], str | None]
 
 # A regex with look-around may go back and forth; a text that makes it do so more often is invalid.
 # 100,000 steps took 4 ms (2 cores of an AMD EPYC, jsonschema_rs 0.60.3, 2026-11-21).
@@ -32,62 +35,125 @@ REGEX_BYTES = 2 * 2**20
 # For another process, which takes 40 ms to start.
 LIMIT_S = 1.0
 LIMIT_BYTES = 2**30
+# To read and validate them took 0.12 ms at most, see benchmarks/RESULTS.md, 2026-11-28.
+QUICK_CHARACTERS = 8_000
 MAX_MESSAGE = 500  # characters of the validator's message that a caller gets to read
 
 
-def bounded_check(schema: Schema, draft: str, settled: Schema) -> Check:
-    """Build the validator of a schema, here or in a process of its own.
+class Check(Protocol):
+    """Holds finished texts against what their caller asked for. Any thread may call it."""
+
+    def __call__(self, text: str) -> str | None:
+        """Say what is wrong with a text; `None` where it is valid."""
+        ...
+
+    def prepare(self) -> None:
+        """Build what a first call would have to build."""
+        ...
+
+    def is_quick(self, text: str) -> bool:
+        """Whether the answer comes at once, so that an event loop can wait for it."""
+        ...
+
+
+class SchemaCheck:
+    """The check of one schema as its caller wrote it, here or in a process of its own.
 
     Args:
         schema: as the caller wrote it.
         draft: its draft, as `metaschema` names it.
         settled: what `drafts.settle` made of it, by which its cost is judged.
-
-    Returns:
-        As `make_check`; what takes over `LIMIT_S` in another process is invalid.
-
-    Raises:
-        ConstraintError: see `make_check`, or it took longer than `LIMIT_S`, or too much memory.
+        is_vouched_for: a grammar holds the whole schema, so that a text passes where the validator
+            cannot judge it: it lacks something, or it takes too long. Else such a text fails. An
+            object that has a key twice, which a grammar cannot exclude, is taken then as readers
+            take it, with the last value; else it fails.
     """
-    here: Check | None = None
-    if is_cheap_to_build(settled):
-        here = make_check(schema, draft)
-    else:
-        _check_in_child(schema, draft, None)
 
-    @cache
-    def may_run_here() -> bool:  # asked at the first text, which takes longer to write
-        return is_cheap_to_run(settled)
+    def __init__(
+        self, schema: Schema, draft: str, settled: Schema, *, is_vouched_for: bool
+    ) -> None:
+        self._schema = schema
+        self._draft = draft
+        self._settled = settled
+        self._is_vouched_for = is_vouched_for
 
-    def check(text: str) -> str | None:
-        if here is not None and may_run_here():
-            return here(text)
+    def build(self) -> None:
+        """Build the validator.
+
+        Raises:
+            ConstraintError: it cannot judge the schema, see `make_check`, or building it takes
+                longer than `LIMIT_S`, or too much memory; never for one that is vouched for.
+        """
+        _ = self._validator
+
+    def prepare(self) -> None:
+        """Build the validator, and see where it may run; see `Check`."""
+        _ = self._judge
+
+    def is_quick(self, text: str) -> bool:
+        """Whether it takes some 0.2 ms at most; see `Check`."""
+        is_here = self._judge is not self._judge_elsewhere
+        return is_here and len(text) <= QUICK_CHARACTERS
+
+    def __call__(self, text: str) -> str | None:
+        """Say what is wrong with a JSON text, or `None`; see `Check`."""
+        return self._judge(text)
+
+    @cached_property
+    def _validator(self) -> Judge | None:
+        """The validator in this process; `None` where it must be in another."""
         try:
-            return _check_in_child(schema, draft, text)
+            if is_cheap_to_build(self._settled):
+                return make_check(self._schema, self._draft, takes_repeats=self._is_vouched_for)
+            if not self._is_vouched_for:
+                self._run_in_child(None)
         except ConstraintError as error:
-            return str(error)
+            if not self._is_vouched_for:
+                raise
+            return self._pass_unjudged(error)
+        return None
 
-    return check
+    @cached_property
+    def _judge(self) -> Judge:
+        here = self._validator
+        if here is not None and is_cheap_to_run(self._settled):
+            return here
+        return self._judge_elsewhere
+
+    @cached_property
+    def _judge_elsewhere(self) -> Judge:
+        def judge(text: str) -> str | None:
+            try:
+                return self._run_in_child(text)
+            except ConstraintError as error:
+                return self._pass_unjudged(error)(text) if self._is_vouched_for else str(error)
+
+        return judge
+
+    def _run_in_child(self, text: str | None) -> str | None:
+        payload = self._schema, self._draft, self._is_vouched_for, text
+        try:
+            said: str | None = run_in_child(
+                "check", payload, limit_s=LIMIT_S, limit_bytes=LIMIT_BYTES
+            )
+        except ChildError as error:
+            raise ConstraintError(f"the schema is too costly to validate: {error}") from error
+        except ValueError as error:
+            raise ConstraintError(str(error)) from error
+        return said
+
+    def _pass_unjudged(self, error: ConstraintError) -> Judge:
+        logger.warning("a text is not validated, the grammar alone holds its schema: %s", error)
+        return lambda text: None
 
 
-def _check_in_child(schema: Schema, draft: str, text: str | None) -> str | None:
-    try:
-        said: str | None = run_in_child(
-            "check", (schema, draft, text), limit_s=LIMIT_S, limit_bytes=LIMIT_BYTES
-        )
-    except ChildError as error:
-        raise ConstraintError(f"the schema is too costly to validate: {error}") from error
-    except ValueError as error:
-        raise ConstraintError(str(error)) from error
-    return said
-
-
-def make_check(schema: Schema, draft: str) -> Check:
+def make_check(schema: Schema, draft: str, *, takes_repeats: bool = False) -> Judge:
     """Build the validator of a schema in this process.
 
     Args:
         schema: as the caller wrote it.
         draft: its draft, as `metaschema` names it.
+        takes_repeats: of a key that an object has twice, the last value counts.
 
     Returns:
         A function that says what is wrong with a JSON text, or None; any thread may call it.
@@ -118,7 +184,7 @@ def make_check(schema: Schema, draft: str) -> Check:
 
     def check(text: str) -> str | None:
         try:
-            value = read_json(text)
+            value = read_json(text, takes_repeats=takes_repeats)
         except (ValueError, RecursionError) as error:
             return f"the text is not JSON: {error}"[:MAX_MESSAGE]
         first = next(validator.iter_errors(value), None)
@@ -127,16 +193,17 @@ def make_check(schema: Schema, draft: str) -> Check:
     return check
 
 
-def read_json(text: str) -> Any:
+def read_json(text: str, *, takes_repeats: bool = False) -> Any:
     """Parse a JSON text as strictly as any reader may.
 
     Raises:
-        ValueError: not JSON, a key twice in one object, or a number that is not finite.
+        ValueError: not JSON, a number that is not finite, or, unless `takes_repeats`, a key twice
+            in one object.
         RecursionError: nested deeper than Python's parser goes.
     """
     return json.loads(
         text,
-        object_pairs_hook=_object,
+        object_pairs_hook=None if takes_repeats else _object,
         parse_constant=_not_a_number,
         parse_float=_finite,
     )

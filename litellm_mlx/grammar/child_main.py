@@ -47,12 +47,12 @@ def core_index(payload: tuple[Any, int, list[tuple[bytes, int]]]) -> Any:
     return outlines_core.Index(core_regex(constraint), vocabulary)
 
 
-def check(payload: tuple[Any, str, str | None]) -> str | None:
+def check(payload: tuple[Any, str, bool, str | None]) -> str | None:
     """Validate a text against a schema of a draft; without a text, only see that it can be done."""
     from litellm_mlx.grammar.check import make_check
 
-    schema, draft, text = payload
-    checker = make_check(schema, draft)
+    schema, draft, takes_repeats, text = payload
+    checker = make_check(schema, draft, takes_repeats=takes_repeats)
     return None if text is None else checker(text)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
 from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds
+from litellm_mlx.grammar.patterns import name_pattern, value_pattern
 
 Schema = dict[str, Any] | bool
 _SCHEMA_TYPES = (dict, bool)  # a test against the union takes twice as long
@@ -47,7 +48,9 @@ KEYWORDS = (
 ) - ANNOTATIONS
 
 # What `narrow_schema` looks for.
-_NARROWED = ANNOTATIONS | BOUNDS | {"uniqueItems", "pattern", "format", "oneOf"}
+_NARROWED = (
+    ANNOTATIONS | BOUNDS | {"uniqueItems", "pattern", "patternProperties", "format", "oneOf"}
+)
 
 # Pydantic up to 2.12 writes a look-ahead for Decimal, which the engines do not have.
 DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
@@ -119,6 +122,7 @@ def narrow_schema(schema: Schema) -> Schema:
     annotations and are dropped, as JSON Schema says. `oneOf` becomes `anyOf` where no value can
     satisfy two branches, and stays for the backend to judge or refuse where that is not proved.
     Bounds of numbers become inclusive (see `numbers`); their digits are bounded by `number_limit`.
+    Regexes are spelled for the engine (see `patterns`); those that cannot be are `relax`'s to drop.
     """
     return _narrow(schema, schema)
 
@@ -136,14 +140,37 @@ def _narrow(schema: Schema, root: Schema) -> Schema:
     kept = map_subschemas(schema, lambda sub: _narrow(sub, root))
     if kept.get("uniqueItems") is False:
         del kept["uniqueItems"]
-    if kept.get("pattern") == DECIMAL:
-        kept["pattern"] = _DECIMAL_WITHOUT_LOOKAHEAD
+    if "pattern" in kept:
+        kept["pattern"] = _engine_pattern(kept["pattern"])
+    if "patternProperties" in kept:
+        is_closed = kept.get("additionalProperties") is False
+        kept["patternProperties"] = _spelled_names(kept["patternProperties"], is_closed)
     narrow_bounds(kept)
     if "format" in kept:
         _replace_format(kept)
     if "oneOf" in kept and are_disjoint(kept.get("oneOf"), root):
         _add(kept, "anyOf", kept.pop("oneOf"))
     return kept
+
+
+def _engine_pattern(pattern: str) -> str:
+    if pattern == DECIMAL:
+        return _DECIMAL_WITHOUT_LOOKAHEAD
+    return value_pattern(pattern) or pattern
+
+
+def _spelled_names(named: dict[str, Any], is_closed: bool) -> dict[str, Any]:
+    """Spell the regexes of `patternProperties` for the engine.
+
+    In a closed object a name that they leave out is no name, in an open one it is another's. Of two
+    that become one, the engine gets to see both, and says that they overlap.
+    """
+    spell = value_pattern if is_closed else name_pattern
+    spelled: dict[str, Any] = {}
+    for pattern, schema in named.items():
+        name = spell(pattern) or pattern
+        spelled[pattern if name in spelled else name] = schema
+    return spelled
 
 
 def _replace_format(schema: dict[str, Any]) -> None:

@@ -61,11 +61,18 @@ def _is_plain_object(schema: dict[str, Any]) -> bool:
     if not properties.keys() >= set(required):
         return False
     if any(
-        re.search(key, name) for key in schema.get("patternProperties", ()) for name in optional
+        _may_match(key, name) for key in schema.get("patternProperties", ()) for name in optional
     ):
         return False
     is_open = schema.get("additionalProperties") is not False
     return bool(optional) or is_open or list(properties) != required
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:  # `\\p{L}`, and sets that Python has not
+        return True
 
 
 def _optional(schema: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from litellm_mlx.grammar.disjoint import are_disjoint, resolve
 from litellm_mlx.grammar.json_schema import DECIMAL, Schema, map_with_paths
 from litellm_mlx.grammar.numbers import is_exact_constant
+from litellm_mlx.grammar.patterns import name_pattern, value_pattern
 
 Liberty = Literal[
     "one_of",
@@ -72,8 +73,11 @@ _WHY_NOT = {
 }
 # The anchors say nothing once no reference uses them.
 _NOT_THE_ENGINES = frozenset(_WHY_NOT) | {"$dynamicAnchor", "$recursiveAnchor"}
-_LOOKED_AT = _NOT_THE_ENGINES | {"const", "enum", "pattern", "minProperties", "maxProperties"}
+_LOOKED_AT = _NOT_THE_ENGINES | set(
+    "const enum pattern patternProperties minProperties maxProperties".split()
+)
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
+_READ_DIFFERENTLY = "engines read the regex differently"
 _COUNTS = ("minProperties", "maxProperties")
 _NUMBERS = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
@@ -122,10 +126,8 @@ class _Walk:
                 del kept[key]
         if "const" in kept or "enum" in kept:
             self._loosen_constants(kept, pointer)
-        pattern = kept.get("pattern")
-        # That one is rewritten.
-        if pattern is not None and pattern != DECIMAL and _LOOK_AROUND.search(pattern):
-            self._drop(kept, pointer, ["pattern"], "a grammar cannot look around")
+        if "pattern" in kept or "patternProperties" in kept:
+            self._loosen_unreadable(kept, pointer)
         if "minProperties" in kept or "maxProperties" in kept:
             self._loosen_counts(kept, pointer)
         for change in self._changes:
@@ -154,6 +156,16 @@ class _Walk:
                 continue
             schema.setdefault("type", sorted({_type_of(value) for value in values}))
             self._drop(schema, pointer, [key], "the engine would write a value differently")
+
+    def _loosen_unreadable(self, schema: dict[str, Any], pointer: str) -> None:
+        pattern = schema.get("pattern")
+        if pattern is not None and pattern != DECIMAL:  # that one is rewritten
+            if _LOOK_AROUND.search(pattern):
+                self._drop(schema, pointer, ["pattern"], "a grammar cannot look around")
+            elif value_pattern(pattern) is None:
+                self._drop(schema, pointer, ["pattern"], _READ_DIFFERENTLY)
+        if any(name_pattern(name) is None for name in _dict(schema.get("patternProperties"))):
+            self._open_patterns(schema, pointer, _READ_DIFFERENTLY)
 
     def _loosen_counts(self, schema: dict[str, Any], pointer: str) -> None:
         """Leave only counts of properties that the engine takes and that its texts keep.

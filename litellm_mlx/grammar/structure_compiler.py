@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.check import Check
 from litellm_mlx.grammar.guide import Guide, LLGuide
 from litellm_mlx.grammar.json_schema import Schema
 from litellm_mlx.grammar.matcher import (
@@ -26,8 +27,8 @@ from litellm_mlx.grammar.number_limit import number_limit
 from litellm_mlx.grammar.structure import JsonPart, OneOf, Part, Repeat, Seq, structure_of
 from litellm_mlx.grammar.structure_guide import StructureGuide, json_begins
 from litellm_mlx.grammar.structure_lark import structure_grammar
-from litellm_mlx.grammar.structure_match import json_texts
-from litellm_mlx.grammar.tiers import SchemaPlan, plan_schema
+from litellm_mlx.grammar.structure_match import can_be_read
+from litellm_mlx.grammar.tiers import plan_schema
 from litellm_mlx.grammar.vocabulary import marker_token_ids
 from litellm_mlx.types import Constraint, ConstraintKind, Tier
 
@@ -43,40 +44,57 @@ CUT_SHORT = "the text ends before the form that was asked for is complete"
 
 
 @dataclass(frozen=True, slots=True)
+class StructureCheck:
+    """The check of a structure's JSON; see `check.Check`.
+
+    Attributes:
+        root: the structure.
+        checks: of its JSON parts, by their sources.
+    """
+
+    root: Part
+    checks: Mapping[str, Check]
+
+    def __call__(self, text: str) -> str | None:
+        """Say what is wrong with the JSON in a finished text, or `None`."""
+        problem: str | None = None
+
+        def is_valid(source: str, json_text: str) -> bool:
+            nonlocal problem
+            found = self.checks[source](json_text)
+            problem = problem if found is None else found
+            return found is None
+
+        return None if can_be_read(self.root, text, is_valid) else problem or CUT_SHORT
+
+    def prepare(self) -> None:
+        """Build the checks of all parts."""
+        for check in self.checks.values():
+            check.prepare()
+
+    def is_quick(self, text: str) -> bool:
+        """Whether it would be for each part alone."""
+        return all(check.is_quick(text) for check in self.checks.values())
+
+
+@dataclass(frozen=True, slots=True)
 class StructureIndex:
     """Index of a structure: a matcher that is copied and never advanced.
 
     Attributes:
-        plans: of the JSON parts that need a check, by their sources.
+        tier: whether the grammar holds every JSON part, or leaves something to the check.
         begins: see `structure_guide.json_begins`.
         never: bitmask of the markup tokens that the structure does not name; `None` for none.
     """
 
     matcher: LLMatcher
     vocabulary: Vocabulary
-    root: Part
-    plans: Mapping[str, SchemaPlan]
+    tier: Tier
+    check: Check
     begins: tuple[bytes, ...]
     never: Bitmask | None
     compile_s: float
     kind: ConstraintKind = "structure"
-
-    @property
-    def tier(self) -> Tier:
-        """Whether the grammar alone holds, or a check too."""
-        return "grammar+check" if self.plans else "grammar"
-
-    def check(self, text: str) -> str | None:
-        """Say what is wrong with the JSON in a finished text, or `None`."""
-        if not self.plans:
-            return None
-        reason: str | None = CUT_SHORT
-        for found in json_texts(self.root, text):
-            asked = ((self.plans[source], part) for source, part in found if source in self.plans)
-            reason = next((said for plan, part in asked if (said := plan.check(part))), None)
-            if reason is None:
-                return None
-        return reason
 
     def guide(self) -> Guide:
         """Give a new cursor."""
@@ -106,8 +124,8 @@ def compile_structure(constraint: Constraint, vocabulary: Vocabulary) -> Structu
     return StructureIndex(
         matcher=matcher,
         vocabulary=vocabulary,
-        root=root,
-        plans={source: plan for source, plan in plans.items() if plan.tier == "grammar+check"},
+        tier="grammar+check" if any(plan.loosened for plan in plans.values()) else "grammar",
+        check=StructureCheck(root, {source: plan.check for source, plan in plans.items()}),
         begins=tuple(begin.encode() for begin in sorted(json_begins(root))),
         never=vocabulary.bitmask(never) if never else None,
         compile_s=time.monotonic() - start,

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from litellm_mlx.errors import ConstraintError
-from litellm_mlx.grammar.check import Check, bounded_check
+from litellm_mlx.grammar.check import SchemaCheck
 from litellm_mlx.grammar.drafts import settle, subschemas
 from litellm_mlx.grammar.json_schema import Schema, is_narrow, narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
+from litellm_mlx.grammar.plain import PATTERN_KEYWORDS, with_plain_patterns
 from litellm_mlx.grammar.relax import (
     COARSE_STEPS,
     FINE_STEPS,
@@ -50,27 +51,23 @@ class SchemaPlan:
     `engine_schema` is what the grammar engine is given, with `matcher.JSON_OPTIONS`; `matcher` is
     what it made of it, to be copied and never advanced, and `first_mask` its bitmask at the
     beginning. `loosened` names each keyword that only the check enforces; it is empty where the
-    grammar enforces all.
+    grammar enforces all. `check` holds finished texts against the whole schema either way.
     """
 
     engine_schema: Schema
     matcher: LLMatcher = field(repr=False)
     first_mask: bytes = field(repr=False)
-    loosened: tuple[Loosened, ...] = ()
-    checker: Check | None = field(default=None, repr=False)
+    loosened: tuple[Loosened, ...]
+    check: SchemaCheck = field(repr=False)
 
     @property
     def tier(self) -> Tier:
         """Who enforces the schema."""
-        return "grammar" if self.checker is None else "grammar+check"
-
-    def check(self, text: str) -> str | None:
-        """Say what the whole schema finds wrong with a finished text; None where it is valid."""
-        return None if self.checker is None else self.checker(text)
+        return "grammar+check" if self.loosened else "grammar"
 
 
 def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
-    """Find the tightest grammar for a schema, and whether its texts need a check.
+    """Find the tightest grammar for a schema, and what its texts are checked by.
 
     Args:
         source: the schema as JSON text, as `Constraint.source` of kind json_schema has it.
@@ -86,25 +83,48 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     schema = json.loads(source)
     if len(source) > MIN_COSTLY_SOURCE:
         check_budget(schema)
+    names = frozenset(NAMES.findall(source))
+    if not names.isdisjoint(PATTERN_KEYWORDS):
+        schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
     settled = settle(schema)
-    found = _tightest(settled, frozenset(NAMES.findall(source)), vocabulary)
-    if isinstance(found, SchemaPlan) and not found.loosened:
-        return found
-    checker = bounded_check(schema, draft, settled)
+    found = _tightest(settled, names, vocabulary)
+    is_held = isinstance(found, _Grammar) and not found.loosened
+    check = SchemaCheck(schema, draft, settled, is_vouched_for=is_held)
+    if not is_held:
+        check.build()
     if isinstance(found, NotCompiledError):
         raise found
-    return replace(found, checker=checker)
+    return SchemaPlan(*found, check)
 
 
-def whole_check(schema: Schema) -> Check:
-    """Give the check of a whole schema, for values that no grammar of it wrote as one text.
+def whole_check(schema: Schema, *, is_vouched_for: bool = False) -> SchemaCheck:
+    """Give the check of a whole schema, for values that no grammar of ours wrote as one text.
+
+    Args:
+        schema: as the caller wrote it.
+        is_vouched_for: see `SchemaCheck`.
 
     Raises:
         ConstraintError: see `plan_schema`.
     """
-    check_budget(schema)
-    return bounded_check(schema, check_is_json_schema(schema), settle(schema))
+    if not is_vouched_for:
+        check_budget(schema)
+    schema = with_plain_patterns(schema)
+    draft = check_is_json_schema(schema)
+    check = SchemaCheck(schema, draft, settle(schema), is_vouched_for=is_vouched_for)
+    if not is_vouched_for:
+        check.build()
+    return check
+
+
+class _Grammar(NamedTuple):
+    """What one step gives: the first fields of a `SchemaPlan`."""
+
+    engine_schema: Schema
+    matcher: LLMatcher
+    first_mask: bytes
+    loosened: tuple[Loosened, ...]
 
 
 def why_unusable(schema: Schema) -> str | None:
@@ -124,8 +144,8 @@ def why_unusable(schema: Schema) -> str | None:
 
 def _tightest(
     schema: Schema, names: frozenset[str], vocabulary: Vocabulary
-) -> SchemaPlan | NotCompiledError:
-    """The first plan that compiles; the first step's error where none does.
+) -> _Grammar | NotCompiledError:
+    """The first grammar that compiles; the first step's error where none does.
 
     `names` are all its keywords, and others. They spare most schemas two walks that change nothing.
     """
@@ -156,17 +176,17 @@ def _tightest(
     return first
 
 
-def _compiled(schema: Schema, loosened: tuple[Loosened, ...], vocabulary: Vocabulary) -> SchemaPlan:
+def _compiled(schema: Schema, loosened: tuple[Loosened, ...], vocabulary: Vocabulary) -> _Grammar:
     """Compile a step; one that needs a check anyway also gets the second order if it can."""
     # Of branches in two orders the engine cannot prove that they exclude each other.
     if loosened and not any("oneOf" in sub for _, sub in subschemas(schema)):
         both = with_second_order(schema)
         try:
-            return SchemaPlan(both, *schema_matcher(both, vocabulary), loosened)
+            return _Grammar(both, *schema_matcher(both, vocabulary), loosened)
         except NotCompiledError as error:
             if any(reason in error.reason for reason in _REASONS_WITHOUT_ORDER):
                 raise
-    return SchemaPlan(schema, *schema_matcher(schema, vocabulary), loosened)
+    return _Grammar(schema, *schema_matcher(schema, vocabulary), loosened)
 
 
 def _takes_pattern(pattern: str) -> bool:

@@ -11,13 +11,15 @@ vLLM does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
+from litellm_mlx.grammar.check import Check
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.grammar.escaped_lark import escaped_lark, text_check
 from litellm_mlx.grammar.metaschema import check_is_json_schema
@@ -30,18 +32,18 @@ from litellm_mlx.grammar.structure import (
     Text,
     structure_constraint,
 )
-from litellm_mlx.grammar.tiers import whole_check
 from litellm_mlx.translate.custom_tools import CONTENT, text_format
 from litellm_mlx.translate.params import RequestParams
+from litellm_mlx.translate.tool_check import BothChecks, CallsCheck, arguments_check
 from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
 from litellm_mlx.translate.tool_formats.form import Form, Tool, one_of, seq
 from litellm_mlx.translate.tool_formats.gemma_form import GemmaForm
 from litellm_mlx.translate.tool_formats.json_form import JsonForm
 from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
 from litellm_mlx.translate.tool_formats.values import is_exact
-from litellm_mlx.translate.tool_reader import ToolReader, read_calls
+from litellm_mlx.translate.tool_reader import ToolReader
 from litellm_mlx.translate.tool_schema import NO_ARGUMENTS, arguments_schema
-from litellm_mlx.types import Constraint
+from litellm_mlx.types import Constraint, Tier
 
 # OpenAI's names, and the marks that MCP servers and other clients put into theirs.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$"
@@ -79,7 +81,9 @@ class ToolPlan:
         may_begin_with_text: free text may stand before a call.
         stops: the caller's texts that end a free answer; none within a call, or JSON.
         is_function_call: the request used the older `functions`; so must the answer.
-        checks: what the grammar leaves open, by tool: says what is wrong with arguments.
+        is_held: the structure's own grammar and checks say all that the tools' schemas say.
+        is_answer_free: an answer that is no call is free text.
+        check: of the calls in a finished text, against the schemas that were sent.
     """
 
     root: Part
@@ -90,12 +94,18 @@ class ToolPlan:
     may_begin_with_text: bool
     stops: tuple[str, ...]
     is_function_call: bool
-    checks: Mapping[str, Callable[[str], str | None]]
+    is_held: bool
+    is_answer_free: bool
+    check: CallsCheck
 
-    @property
-    def needs_check(self) -> bool:
-        """A finished text may still be invalid; ask `check`."""
-        return bool(self.checks)
+    def check_of_answer(self, index_tier: Tier, of_structure: Check) -> Check:
+        """Give the check of a whole answer, given the tier and the check of `root`'s index.
+
+        The latter finds nothing more where all JSON is arguments and the grammar holds it.
+        """
+        if index_tier == "grammar" and self.is_held and self.is_answer_free:
+            return self.check
+        return BothChecks(self.check, of_structure)
 
     def reader(self) -> ToolReader:
         """Give a new reader for one completion."""
@@ -111,14 +121,6 @@ class ToolPlan:
         for tool in self.tools:
             call = self.form.calls_part((tool,), at_most_one=True)
             yield tool.name, structure_constraint(call)
-
-    def check(self, text: str) -> str | None:
-        """Say what is wrong with the arguments of the calls in a finished text, or `None`."""
-        for call in read_calls(self.reader(), text)[1]:
-            check = self.checks.get(call.name)
-            if check is not None and (reason := check(call.arguments)):
-                return f"arguments of {call.name}: {reason}"
-        return None
 
 
 def plan_tools(params: RequestParams, response_part: Part | None, form: Form) -> ToolPlan | None:
@@ -153,8 +155,12 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
     must_call = choice.mode == "required" or _says_nothing(response_part)
     has_text = not must_call and response_part is None and not form.leads_answer
     calls = form.calls_part(tools, at_most_one=at_most_one)
+    is_free = response_part is None or isinstance(response_part, FreeText)
     stops = () if must_call or response_part is not None else _stops(params, form)
     root = calls if must_call else _answer_or(calls, response_part, form, stops)
+    reader = partial(ToolReader, form, tools, may_begin_with_text=has_text, stops=stops)
+    held = {tool.name: _is_held(tool, form) for tool in tools}
+    checks = {t.name: arguments_check(t, is_vouched_for=held[t.name]) for t in tools}
     return ToolPlan(
         root=_with_thought(root, form),
         form=form,
@@ -164,7 +170,9 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
         may_begin_with_text=has_text,
         stops=stops,
         is_function_call=is_older,
-        checks={t.name: _check(t) for t in tools if not _is_held(t, form)},
+        is_held=all(held.values()),
+        is_answer_free=must_call or is_free,
+        check=CallsCheck(reader, checks),
     )
 
 
@@ -362,18 +370,3 @@ def _is_held(tool: Tool, form: Form) -> bool:
     if type(form) is JsonForm:
         return "unevaluatedProperties" not in tool.own_schema
     return type(form) in (MarkupForm, GemmaForm) and is_exact(tool)
-
-
-def _check(tool: Tool) -> Callable[[str], str | None]:
-    try:
-        check = whole_check(dict(tool.own_schema))
-    except ConstraintError as error:
-        raise ConstraintError(f"tool {tool.name!r}: {error}") from error
-    if tool.lark is None:
-        return check
-    of_text = text_check(tool.lark)
-
-    def both(arguments: str) -> str | None:
-        return check(arguments) or of_text(json.loads(arguments)[CONTENT])
-
-    return both

@@ -38,11 +38,13 @@ def loosened(schema: Any) -> list[str]:
     return [item.pointer for item in plan(schema).loosened]
 
 
-def test_what_the_engine_enforces_needs_no_check() -> None:
+def test_what_the_engine_enforces_is_checked_all_the_same() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     index = compile_constraint(json_schema_constraint(schema), small_vocabulary())
     assert index.tier == "grammar"
-    assert index.check("this is not even JSON") is None
+    assert index.check('{"a": 1}') is None
+    for text in ("this is not even JSON", '{"a": 1.5}', "{}"):
+        assert index.check(text) is not None
 
 
 def test_walks_that_are_spared_would_change_nothing() -> None:
@@ -354,7 +356,8 @@ def test_equal_schemas_share_what_was_compiled() -> None:
 
 def test_other_constraints_are_of_tier_grammar() -> None:
     index = compile_constraint(regex_constraint("a+"), small_vocabulary())
-    assert index.tier == "grammar" and index.check("b") is None
+    assert index.tier == "grammar"
+    assert index.check("aa") is None and index.check("b") is not None
 
 
 # --- outlines_core --------------------------------------------------------------------------------
