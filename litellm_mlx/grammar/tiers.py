@@ -19,7 +19,12 @@ from litellm_mlx.grammar.json_schema import Schema, is_narrow, narrow_schema
 from litellm_mlx.grammar.matcher import NotCompiledError, check_schema, schema_matcher
 from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
-from litellm_mlx.grammar.plain import PATTERN_KEYWORDS, with_plain_patterns
+from litellm_mlx.grammar.plain import (
+    PATTERN_KEYWORDS,
+    has_odd_references,
+    with_plain_patterns,
+    with_plain_references,
+)
 from litellm_mlx.grammar.relax import (
     COARSE_STEPS,
     FINE_STEPS,
@@ -90,6 +95,8 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     if not names.isdisjoint(PATTERN_KEYWORDS):
         schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
+    if has_odd_references(source):
+        schema = with_plain_references(schema, source)
     settled = settle(schema)
     found = _tightest(settled, names, vocabulary)
     if isinstance(found, SchemaPlan) and not found.loosened:
@@ -108,7 +115,11 @@ def whole_check(schema: Schema) -> Check:
     """
     check_budget(schema)
     schema = with_plain_patterns(schema)
-    return bounded_check(schema, check_is_json_schema(schema), settle(schema))
+    draft = check_is_json_schema(schema)
+    source = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    if has_odd_references(source):
+        schema = with_plain_references(schema, source)
+    return bounded_check(schema, draft, settle(schema))
 
 
 def _tightest(
