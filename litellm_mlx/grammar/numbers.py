@@ -144,7 +144,7 @@ def _beginnings(bound: Decimal) -> Iterator[Decimal]:
 def _spelled(value: Decimal, sign: int) -> dict[str, Any]:
     """A schema of one number; a whole one may have decimals, which a constant has not."""
     if value != value.to_integral_value():
-        return {"const": float(value)}
+        return {"type": "number", "enum": [float(value)]}  # draft 4 has no `const`
     ends = sorted((float(value), float(value) + sign * 0.4))
     return {"type": "number", "minimum": ends[0], "maximum": ends[1], "multipleOf": 0.5}
 

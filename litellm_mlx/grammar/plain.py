@@ -1,8 +1,8 @@
 """Spells a caller's schema so that the grammar engine and the validator can both read it.
 
-Owns what only looks wrong to them: regexes that ECMA-262 takes and they do not (see `patterns`), and
-references to names that are no URI, or to schemas by an id or anchor of theirs. The meaning stays;
-what the drafts say about references beyond that is `drafts`.
+Owns what only looks wrong to them: regexes that ECMA-262 takes and they do not (see `patterns`),
+and references to names that are no URI, or to schemas by an id or anchor of theirs. The meaning
+stays; what the drafts say about references beyond that is `drafts`.
 """
 
 from __future__ import annotations

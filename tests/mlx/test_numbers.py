@@ -60,6 +60,12 @@ def test_each_decimal_within_the_bounds_can_be_written_and_no_other(seed: int) -
     assert num_asked > 300
 
 
+def test_no_other_number_comes_in_in_draft_4() -> None:
+    """That draft has no `const`, and what it has not says nothing."""
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 0, "maximum": 0.95}
+    assert accepts_text(plan(schema), "0.9") and not accepts_text(plan(schema), "-1")
+
+
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
