@@ -314,16 +314,10 @@ BAD_INPUTS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "tools",
     ),
     (
-        "stop with a regex",
-        {"stop": ["x"], "guided_regex": "[a-z]+"},
+        "stop with the beginning of a call",
+        {"stop": ["<tool"], "tools": [TOOL]},
         litellm.UnsupportedParamsError,
-        "stop",
-    ),
-    (
-        "stop with tools that may be called",
-        {"stop": ["x"], "tools": [TOOL]},
-        litellm.UnsupportedParamsError,
-        "stop",
+        "stop '<tool'",
     ),
 ]
 
