@@ -194,8 +194,9 @@ def _refuse_what_responses_would_lose() -> None:
             request = dict(kwargs.get("responses_api_request") or {})
             if has_database() and kwargs.get("_is_async"):
                 request.pop("previous_response_id", None)
+            drops_tools = bool(litellm.drop_params or kwargs.get("drop_params"))
             try:
-                check_responses_request(request, kwargs.get("input"))
+                check_responses_request(request, kwargs.get("input"), drops_tools=drops_tools)
             except UnsupportedParameterError as error:
                 raise to_litellm_error(error, str(kwargs.get("model"))) from error
         return original(*args, **kwargs)

@@ -21,12 +21,16 @@ _REFUSED = {
 _TOOLS = ("function", "custom", "namespace", "tool_search")
 
 
-def check_responses_request(request: Mapping[str, Any], given: Any) -> None:
+def check_responses_request(
+    request: Mapping[str, Any], given: Any, *, drops_tools: bool = False
+) -> None:
     """Refuse what would be lost on the way.
 
     Args:
         request: its parameters.
         given: its input.
+        drops_tools: LiteLLM's `drop_params`: tools that nobody here runs are left out instead. Its
+            proxy sets it for Codex, which offers OpenAI's web search with every request.
 
     Raises:
         UnsupportedParameterError: it names the parameter, the tool or the item.
@@ -34,7 +38,7 @@ def check_responses_request(request: Mapping[str, Any], given: Any) -> None:
     for name, reason in _REFUSED.items():
         if request.get(name):
             raise UnsupportedParameterError(f"{name}: {reason}")
-    for index, tool in enumerate(request.get("tools") or ()):
+    for index, tool in enumerate(() if drops_tools else request.get("tools") or ()):
         kind = tool.get("type") if isinstance(tool, Mapping) else None
         if kind not in _TOOLS:
             raise UnsupportedParameterError(

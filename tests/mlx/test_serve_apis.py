@@ -367,6 +367,17 @@ def test_nothing_of_a_request_is_passed_over(
     assert any(word in str(caught.value) for word in re.findall(r"\w+", named))
 
 
+def test_codex_offers_web_search_with_every_request_and_is_answered(client: openai.OpenAI) -> None:
+    """LiteLLM's proxy sets `drop_params` for it, by its name."""
+    client.responses.create(
+        model="tiny",
+        input="hello",
+        max_output_tokens=4,
+        tools=[{"type": "web_search"}],
+        extra_headers={"User-Agent": "codex_exec/0.171.0"},
+    )
+
+
 # --- answers that are long in coming -----------------------------------------------------------
 
 
