@@ -11,8 +11,9 @@ from typing import Any
 
 from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
-from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds
+from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds, short_decimals
 from litellm_mlx.grammar.patterns import name_pattern, value_pattern
+from litellm_mlx.grammar.regex_example import regex_words
 
 Schema = dict[str, Any] | bool
 _SCHEMA_TYPES = (dict, bool)  # a test against the union takes twice as long
@@ -143,9 +144,12 @@ def _narrow(schema: Schema, root: Schema) -> Schema:
     if "pattern" in kept:
         kept["pattern"] = _engine_pattern(kept["pattern"])
     if "patternProperties" in kept:
+        _name_used_up(kept)
         is_closed = kept.get("additionalProperties") is False
         kept["patternProperties"] = _spelled_names(kept["patternProperties"], is_closed)
-    narrow_bounds(kept)
+    if not BOUNDS.isdisjoint(kept):
+        narrow_bounds(kept)
+        _complete_range(kept)
     if "format" in kept:
         _replace_format(kept)
     if "oneOf" in kept and are_disjoint(kept.get("oneOf"), root):
@@ -157,6 +161,29 @@ def _engine_pattern(pattern: str) -> str:
     if pattern == DECIMAL:
         return _DECIMAL_WITHOUT_LOOKAHEAD
     return value_pattern(pattern) or pattern
+
+
+def _name_used_up(schema: dict[str, Any]) -> None:
+    """Ask of the listed properties what a regex asks that matches no other name.
+
+    llguidance 1.9.1 leaves such a regex in, with no name for it, and a text that begins one runs
+    into a dead end (its issue 265).
+    """
+    properties = schema.get("properties", {})
+    listed = {*properties, *schema.get("required", ())}
+    left = dict(schema["patternProperties"])
+    for pattern, wanted in schema["patternProperties"].items():
+        words = regex_words(pattern, len(listed))
+        if words is None or not words <= listed:
+            continue
+        del left[pattern]
+        asked = {
+            name: {"allOf": [properties[name], wanted]} for name in properties if name in words
+        }
+        asked |= {name: wanted for name in sorted(words - properties.keys())}
+        properties = {**properties, **asked}
+    if len(left) < len(schema["patternProperties"]):
+        schema["patternProperties"], schema["properties"] = left, properties
 
 
 def _spelled_names(named: dict[str, Any], is_closed: bool) -> dict[str, Any]:
@@ -171,6 +198,21 @@ def _spelled_names(named: dict[str, Any], is_closed: bool) -> dict[str, Any]:
         name = spell(pattern) or pattern
         spelled[pattern if name in spelled else name] = schema
     return spelled
+
+
+def _complete_range(schema: dict[str, Any]) -> None:
+    """Put the numbers beside a range of decimals that the engine leaves out of it."""
+    types = schema.get("type", "number")
+    if (
+        "number" not in ([types] if types == "number" else types)
+        or {"const", "enum"} & schema.keys()
+    ):
+        return
+    left_out = short_decimals(schema)
+    if left_out:
+        bounds = {key: schema.pop(key) for key in BOUNDS & schema.keys()}
+        own = {"type": types, **bounds} if "type" in schema else bounds
+        _add(schema, "anyOf", [own, *left_out])
 
 
 def _replace_format(schema: dict[str, Any]) -> None:
