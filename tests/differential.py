@@ -94,6 +94,9 @@ def search(
         return
     tally.tiers[index.tier] += 1
     oracle = Oracle(schema)
+    if not oracle.can_judge:
+        tally.tiers["unjudged"] += 1
+        return
     drawn = _drawn(schema, rng, num_draws)
     for text in dict.fromkeys([*drawn, *texts_of(schema, drawn, rng, number)]):
         is_valid = oracle.is_valid(text)
