@@ -1,15 +1,15 @@
-"""Regexes of a schema, spelled so that every engine reads in them what ECMA-262 says.
+r"""Regexes of a schema, spelled so that every engine reads in them what ECMA-262 says.
 
 Owns the spelling of character classes and escapes; the rest of a regex is the same everywhere, and
 an engine refuses what it lacks. JSON Schema's regexes are ECMA-262's. The grammar engine and the
-validator read Rust's, where `[a&&b]`, `[[a]`, `[+--]` and `\\<` say something else, and in which
-`[\\w-.]` is an error; Python, and with it Pydantic, has wider ideas of `\\w`, `\\d` and `\\s`.
+validator read Rust's, where `[a&&b]`, `[[a]`, `[+--]` and `\<` say something else, and in which
+`[\w-.]` is an error; Python, and with it Pydantic, has wider ideas of `\w`, `\d` and `\s`.
 
 For the grammar engine no class holds NUL. A text may not hold it either, since JSON writes it as
-`\\u0000` and `matcher` takes no such escape, so nothing is lost; but of a class with all control
+`\u0000` and `matcher` takes no such escape, so nothing is lost; but of a class with all control
 characters llguidance 1.9.1 (derivre's `quote_byteset`) forgets that a quote or a backslash is not
-in it: `[^"]` takes `\\"`. That ends with a release in which `{"pattern": "^[^\\"]$"}` does not
-accept `"\\""`.
+in it: `[^"]` takes `\"`. That ends with a release in which `{"pattern": "^[^\"]$"}` does not
+accept `"\""`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11}
 _SET_SYNTAX = frozenset("\\[]^-&~")
 # Without one of these a regex means the same to all engines, and holds no NUL.
 _IS_ORDINARY = re.compile(
-    r"(?:[^\\\[{\x00]|\\[dw.\-/+*?()\[\]{}|^$@:_ ]|\{[0-9]+(?:,[0-9]*)?\}"
+    r"(?:[^\\\[\]{}\x00]|\\[dw.\-/+*?()\[\]{}|^$@:_ ]|\{[0-9]+(?:,[0-9]*)?\}"
     r"|\[(?:[^\\\[\]^&~\x00-]|[0-9A-Za-z]-[0-9A-Za-z]|\\[dw./](?!-[^\]])|\\-)+-?\])*"
 ).fullmatch
 
@@ -77,10 +77,10 @@ _WIDEST = {
 
 @dataclass(frozen=True, slots=True)
 class _Spelling:
-    """How to write what engines read differently.
+    r"""How to write what engines read differently.
 
     Attributes:
-        inside: of `\\s` and its like in a class.
+        inside: of `\s` and its like in a class.
         inside_negated: the same in a class that is negated.
         has_nul: whether classes may hold NUL.
     """
@@ -110,9 +110,9 @@ class _Member(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def plain_pattern(pattern: str) -> str:
-    """Spell a regex so that the validator reads it as ECMA-262 does; as it is where nothing helps.
+    r"""Spell a regex so that the validator reads it as ECMA-262 does; as it is where nothing helps.
 
-    `[\\w-.]` and a brace that begins no count are taken as browsers take them.
+    `[\w-.]` and a brace that begins no count are taken as browsers take them.
     """
     try:
         return pattern if _IS_ORDINARY(pattern) else _spelled(pattern, _FOR_VALIDATOR)
@@ -165,13 +165,15 @@ def _other(pattern: str, at: int, spelling: _Spelling) -> tuple[str, int]:
     if pattern[at] == "{":
         count = _QUANTIFIER.match(pattern, at)
         return (count[0], count.end()) if count else (r"\{", at + 1)
+    if pattern[at] in "]}":
+        return f"\\{pattern[at]}", at + 1
     if pattern[at] == "\0" and not spelling.has_nul:
         return _NEVER, at + 1
     return pattern[at], at + 1
 
 
 def _escape(pattern: str, at: int, spelling: _Spelling) -> tuple[str, int]:
-    """An escape outside of a class; what has no code point, as `\\b`, is left to the engine."""
+    r"""An escape outside of a class; what has no code point, as `\b`, is left to the engine."""
     letter = pattern[at + 1 : at + 2]
     if letter in spelling.inside:
         return (f"\\{letter}" if spelling.has_nul else f"[{spelling.inside[letter]}]"), at + 2

@@ -30,6 +30,7 @@ from litellm_mlx.grammar.relax import (
     loosen,
 )
 from litellm_mlx.grammar.schema_budget import MIN_COSTLY_SOURCE, check_budget
+from litellm_mlx.grammar.used_names import with_used_names
 from litellm_mlx.types import Tier
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
         schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
     settled = settle(schema)
-    found = _tightest(settled, names, vocabulary)
+    engine_schema = with_used_names(settled) if "patternProperties" in names else settled
+    found = _tightest(engine_schema, names, vocabulary)
     is_held = isinstance(found, _Grammar) and not found.loosened
     check = SchemaCheck(schema, draft, settled, is_vouched_for=is_held)
     if not is_held:

@@ -82,10 +82,11 @@ def test_a_class_lets_nothing_through_that_it_leaves_out(class_: str) -> None:
     ("pattern", "spelled"),
     [
         (r"[\w-.]", r"[\w\-.]"),
-        (r"^[[a-z]*]*$", r"^[\[a-z]*]*$"),
+        (r"^[[a-z]*]*$", r"^[\[a-z]*\]*$"),
         (r"[+--]", r"[+-\-]"),
         (r"[a&&b]", r"[a\&\&b]"),
         (r"^a{$", r"^a\{$"),
+        (r"^a}$", r"^a\}$"),
         (r"^\<$", r"^<$"),
         (r"^[a-z0-9_.-]{2,3}$", r"^[a-z0-9_.-]{2,3}$"),
         (r"^[^]$", r"^[^]$"),
