@@ -22,6 +22,9 @@ MAY_BE_ZERO = (
     "idle_unload_s",
     "client_max_tokens",
     "client_max_n",
+    "client_keep_alive_s",
+    "client_stored_responses",
+    "client_stored_bytes",
 )
 
 
@@ -62,6 +65,14 @@ class EngineConfig:
             by commas.
         client_max_tokens: longest completion that a proxy's client gets; 0 is no limit.
         client_max_n: most completions of one request; 0 is no limit.
+        client_hints: a proxy's clients may send hints that cannot change what the answer must be
+            (`reasoning_effort` to a model that does not think, `speed`, `cache_control`, ...); else
+            they are refused, as they are in process.
+        client_keep_alive_s: `serve` begins a stream with comments where nothing else has come for
+            so long, and repeats them; 0 is never.
+        client_stored_responses: how many responses `serve` keeps of one key for
+            `previous_response_id`; 0 is none.
+        client_stored_bytes: what they may take together, as JSON.
         device: "cpu" computes there although there is a GPU, as after a failure of it; "auto" on
             the best that MLX has. It holds for the whole process.
         backend: compiles constraints, unless a request chooses another.
@@ -95,6 +106,10 @@ class EngineConfig:
     allowed_models: tuple[str, ...] = ()
     client_max_tokens: int = 0
     client_max_n: int = 0
+    client_hints: bool = True
+    client_keep_alive_s: float = 10.0
+    client_stored_responses: int = 1000
+    client_stored_bytes: int = 256 * 2**20
     device: DeviceChoice = "auto"
     backend: Backend = "llguidance"
     expand_weights: bool = True

@@ -40,7 +40,22 @@ class ConstraintViolationError(RequestError):
 
 
 class PromptTooLongError(RequestError):
-    """The prompt does not fit the model's context."""
+    """The prompt does not fit the model's context.
+
+    Its words are those that clients look for, to shorten a conversation and go on: Anthropic's
+    (Claude Code, OpenCode), then OpenAI's (LiteLLM's routes to a server, too).
+    """
+
+    def __init__(
+        self,
+        prompt_tokens: int,
+        context_tokens: int,
+        advice: str = "shorten the messages or use a model with a longer context",
+    ) -> None:
+        super().__init__(
+            f"prompt is too long: {prompt_tokens} tokens > {context_tokens} maximum (This model's "
+            f"maximum context length is {context_tokens} tokens); {advice}"
+        )
 
 
 class BudgetError(RequestError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,43 @@ if TYPE_CHECKING:
 _PROXY_MODULE = "litellm.proxy.proxy_server"
 
 _lock: BaseFileLock | None = None  # held until the process ends
+_served: dict[str, Served] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model of this machine's disk that LiteLLM and its clients know by other names.
+
+    Attributes:
+        name: that clients use.
+        model: without the `mlx/` prefix.
+    """
+
+    name: str
+    model: str
+
+
+def serve_as(deployment: str, served: Served) -> None:
+    """Have calls of `deployment` (without `mlx/`) served by a model that LiteLLM cannot name.
+
+    LiteLLM shows what it calls in headers, events and lists, where no path of this machine belongs.
+    """
+    _served[deployment] = served
+
+
+def served(deployment: str) -> Served:
+    """What stands behind a name that LiteLLM calls; mostly the name says it."""
+    return _served.get(deployment) or Served(deployment, deployment)
 
 
 def is_from_network(litellm_params: Mapping[str, Any]) -> bool:
     """Whether a call came through LiteLLM's proxy."""
     return litellm_params.get("proxy_server_request") is not None
+
+
+def has_database() -> bool:
+    """Whether this process is a proxy of LiteLLM's with a database behind it."""
+    return getattr(sys.modules.get(_PROXY_MODULE), "prisma_client", None) is not None
 
 
 def own_models() -> None:

@@ -139,7 +139,7 @@ class MLXProvider(CustomLLM):
             call["input"], call["optional_params"], drops_unknown=drops_unknown
         )
         deadline_s = time.monotonic() + self._timeout_s(call.get("timeout"))
-        lease = self.registry.lease_embedder(call["model"])
+        lease = self.registry.lease_embedder(network.served(call["model"]).model)
         try:
             model = lease.engine.model(timeout_s=max(deadline_s - time.monotonic(), 0))
             request = lease.engine.submit(wanted.texts_for(model), deadline_s=deadline_s)
@@ -155,11 +155,13 @@ class MLXProvider(CustomLLM):
 
         config = self.registry.config
         litellm_params = call.get("litellm_params") or {}
-        if network.is_from_network(litellm_params):
+        is_from_network = network.is_from_network(litellm_params)
+        if is_from_network:
             network.own_models()
             network.check_model(call["model"], config)
             network.check_size(call["optional_params"], config)
             config = network.client_config(config)
+        served = network.served(call["model"])
         api_call = Call(
             messages=call["messages"],
             params=call["optional_params"],
@@ -167,8 +169,9 @@ class MLXProvider(CustomLLM):
             is_stream=is_stream,
             drops_unsupported=bool(litellm.drop_params or litellm_params.get("drop_params")),
             deadline_s=time.monotonic() + self._timeout_s(call.get("timeout")),
+            takes_hints=is_from_network and config.client_hints,
         )
-        return start_call(self.registry, call["model"], api_call, config)
+        return start_call(self.registry, served.model, api_call, config, shown_as=served.name)
 
     def _timeout_s(self, timeout: Any) -> float:
         """LiteLLM's timeout in seconds; an httpx.Timeout counts by its read value."""
@@ -198,7 +201,7 @@ def _bind_embedding(model: str, input: Any, *args: Any, **kwargs: Any) -> dict[s
 
 
 def _asked(call: Mapping[str, Any]) -> observe.Asked:
-    return observe.Asked(call["model"], call.get("litellm_params") or {})
+    return observe.Asked(network.served(call["model"]).model, call.get("litellm_params") or {})
 
 
 class _typed_errors:  # reads as a statement

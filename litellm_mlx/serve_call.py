@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from litellm_mlx import observe
 from litellm_mlx.engine.checked import CheckedEvents, Events, StreamedEvents
+from litellm_mlx.engine.counted import Counted
 from litellm_mlx.errors import BudgetError, ConstraintError
 from litellm_mlx.translate.answer_facts import AnswerFacts
 from litellm_mlx.translate.read_answer import AnswerReader
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from litellm_mlx.engine.engine import Engine
     from litellm_mlx.models.loader import LoadedModel
     from litellm_mlx.models.registry import Lease, ModelRegistry
+    from litellm_mlx.translate.tools import ToolPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,12 @@ class StartedCall:
 
 
 def start_call(
-    registry: ModelRegistry, model: str, call: Call, config: EngineConfig
+    registry: ModelRegistry,
+    model: str,
+    call: Call,
+    config: EngineConfig,
+    *,
+    shown_as: str | None = None,
 ) -> StartedCall:
     """Load the model if need be, translate, compile, submit. Blocks; not for event loops.
 
@@ -60,13 +67,14 @@ def start_call(
         model: without the `mlx/` prefix.
         call: its arguments.
         config: settings of this call, which may be narrower than the registry's.
+        shown_as: what the answer calls the model; else its name.
 
     Raises:
         LiteLLMMLXError: it cannot be served.
     """
     lease = registry.lease(model)
     try:
-        return _start_on(lease, model, call, config)
+        return _start_on(lease, shown_as or model, call, config)
     except BaseException:
         lease.release()  # the error's traceback would keep it
         raise
@@ -108,9 +116,14 @@ def _submit(
     Validators that are not needed before are built while the engine takes in the prompt.
     """
     request, tools = prepared.generation, prepared.tools
+    if prepared.count_only:
+        return None, Counted(request)
     if request.constraint is None:
         return None, engine.submit(request)
-    index = engine.index(request.constraint)
+    try:
+        index = engine.index(request.constraint)
+    except ConstraintError as error:
+        raise _naming_the_tool(error, engine, tools) from error
     tier, check = index.tier, index.check
     if tools is not None:
         check = tools.check_of_answer(tier, check)
@@ -122,3 +135,15 @@ def _submit(
         events = CheckedEvents(request, engine.submit, check, tier=tier, max_tries=config.max_tries)
     check.prepare()
     return tier, events
+
+
+def _naming_the_tool(
+    error: ConstraintError, engine: Engine[LoadedModel], tools: ToolPlan | None
+) -> ConstraintError:
+    """Say which tool it is that cannot be enforced, so that the caller can do without it."""
+    for name, constraint in [] if tools is None else tools.constraints():
+        try:
+            engine.index(constraint)
+        except ConstraintError as own:
+            return ConstraintError(f"tool {name!r}: {own}")
+    return error

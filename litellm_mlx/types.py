@@ -199,12 +199,14 @@ class Finished:
     """Completion `index` has ended.
 
     `closed_by_budget` says that the engine chose the last tokens of a constrained text, so that it
-    was complete before the token budget ran out. The reason is "length" then.
+    was complete before the token budget ran out. The reason is "length" then. `stop_sequence` is
+    the caller's text that ended it, if one did.
     """
 
     index: int
     reason: FinishReason
     closed_by_budget: bool = False
+    stop_sequence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

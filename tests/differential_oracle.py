@@ -1,4 +1,4 @@
-"""What a schema means, by the Python package jsonschema: ECMA's regexes, numbers as written.
+"""What a schema means, by the Python package jsonschema: ECMA's regexes, exact numbers.
 
 Owns what that package leaves out or reads by Python's habits. Nothing of ours is asked.
 """
@@ -93,8 +93,8 @@ def _in_python(schema: Any) -> Any:
 
 
 def _exact(digits: str) -> Decimal:
-    """The number as written, unless every reader takes it for 0."""
-    return Decimal(digits) if float(digits) else Decimal(0)
+    """The number that readers make of it, which is a float, as it would be written."""
+    return Decimal(repr(float(digits)))
 
 
 def _is_integer(_: Any, value: Any) -> bool:

@@ -6,16 +6,24 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from litellm_mlx.cli.common import as_json_option
 from litellm_mlx.models.names import EMBEDDED_ALIAS
 
+if TYPE_CHECKING:
+    from litellm_mlx.kvcache.layers import Batching
+
 Verdict = Literal["ok", "warning", "failed"]
 PACKAGES = ("litellm-mlx", "litellm", "mlx", "mlx-lm", "llguidance", "outlines", "dspy")
 _MARKS: dict[Verdict, str] = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}
+_BATCHING: dict[Batching, str] = {
+    "padded": "rows run together",
+    "unpadded": "rows run together, without padding",
+    "alone": "rows run one at a time",
+}
 _HUB_TIMEOUT_S = 5.0
 _TEST_TIMEOUT_S = 600.0
 
@@ -133,4 +141,15 @@ def _one_token(model: str) -> Finding:
     except Exception as error:  # whatever it is, the user is to read it
         fix = f"litellm-mlx models pull {model}, or name another one by --model"
         return Finding("one token", "failed", str(error), fix)
-    return Finding("one token", "ok", f"{name} wrote {answer.usage.completion_tokens}")
+    wrote = f"{name} wrote {answer.usage.completion_tokens}"
+    return Finding("one token", "ok", wrote + _how_rows_run(model.removeprefix("mlx/")))
+
+
+def _how_rows_run(model: str) -> str:
+    """What the probe found at load; nothing where the model was unloaded meanwhile."""
+    from litellm_mlx.register import handler
+
+    registry = handler.registry_if_used
+    models = registry.models() if registry is not None else []
+    batching = next((status.batching for status in models if status.name == model), None)
+    return "" if batching is None else f"; {_BATCHING[batching]}"

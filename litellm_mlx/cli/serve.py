@@ -17,6 +17,7 @@ from litellm_mlx.serving.run import serve as run_proxy
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=4000, show_default=True)
 @click.option("--max-body-mb", default=10.0, show_default=True, help="Of a request.")
+@click.option("--strict", is_flag=True, help="Refuse hints that this model cannot follow.")
 @click.option(
     "--preload/--no-preload", default=True, help="Load the first model at once (the default)."
 )
@@ -26,6 +27,7 @@ def serve(
     host: str,
     port: int,
     max_body_mb: float,
+    strict: bool,
     preload: bool,
 ) -> None:
     """Serve MODELs through LiteLLM's proxy: the OpenAI and Anthropic APIs, with one key.
@@ -37,7 +39,7 @@ def serve(
     """
     if bool(models) == (config is not None):
         raise click.UsageError("name one or more models, or a file by --config")
-    options = ServeOptions(models, config, host, port, max_body_mb, preload)
+    options = ServeOptions(models, config, host, port, max_body_mb, preload, strict)
     try:
         run_proxy(options)
     except ImportError as error:

@@ -14,9 +14,9 @@ import mlx.core as mx
 
 from litellm_mlx.engine.lookup import MAX_GUESS
 from litellm_mlx.engine.sequence import MAX_TOKENS_PER_PASS, Sequence
-from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
+from litellm_mlx.kvcache.separate import Rows
 
 # Guessed tokens of all rows together where someone reads along with a row that is not guessed: on 2
 # cores a pass over 4 rows takes 1.2 times as long with them, and 2 to 4 times with 16 for a row.
@@ -74,11 +74,11 @@ class DecodeBatch:
         self._model = model
         self.can_pack = can_pack
         self._head = OutputHead(model)
-        self._cache: BatchCache | None = None
+        self._cache: Rows | None = None
         self.rows: list[Sequence] = []
         self.flight: Flight | None = None
 
-    def join(self, rows: list[Sequence], cache: BatchCache) -> None:
+    def join(self, rows: list[Sequence], cache: Rows) -> None:
         """Append rows whose prompts are in `cache`, but for the last token."""
         if self._cache is None:
             self._cache = cache
@@ -116,12 +116,14 @@ class DecodeBatch:
         is_alone = len(self.rows) == 1  # then nobody waits for a long pass
         at_most = MAX_TOKENS_PER_PASS if self.can_pack else 1
         max_guess = self._max_guess()
+        assert self._cache is not None
+        can_take_back = self.can_pack or (is_alone and self._cache.is_plain)
         parts: list[list[int]] = []
         guesses: list[list[int]] = []
         for row in self.rows:
             taken = row.take_waiting(len(row.waiting_token_ids) if is_alone else at_most)
             room = MAX_GUESS if is_alone else min(max_guess, at_most - len(taken))
-            can_guess = self.can_pack and row.is_ready
+            can_guess = can_take_back and row.is_ready
             guesses.append(row.guess(room, is_alone=is_alone) if can_guess else [])
             parts.append(taken + guesses[-1])
         tokens = mx.array(list(chain.from_iterable(parts)))
@@ -171,7 +173,7 @@ class DecodeBatch:
         return 0 if self._cache is None else self._cache.num_bytes
 
 
-def _kept(cache: BatchCache | None, rows: Seq[int]) -> BatchCache | None:
+def _kept(cache: Rows | None, rows: Seq[int]) -> Rows | None:
     if cache is None or not rows:
         return None
     cache.keep(rows)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from litellm_mlx.grammar.compiler import Index
     from litellm_mlx.grammar.guide import Guide
     from litellm_mlx.grammar.runaway import StringWatch
+    from litellm_mlx.kvcache.layers import Batching
 
 ModelT = TypeVar("ModelT", bound=ServedModel)
 
@@ -31,7 +32,9 @@ class EngineStats:
     `num_passes` counts forward passes of decoding, over however many rows; forced tokens are the
     completion tokens that were taken without asking the model. Guessed ones went through it, see
     `lookup`, and those that were right came of no pass of their own; a forced token inside a guess
-    counts among both.
+    counts among both. Of the prompts that wait or are being prefilled, `prefill_done_tokens` are
+    through the model, or were cached, and `prefill_total_tokens` are all. `batching` says how rows
+    of the model may run together; `None` while it loads.
     """
 
     num_live: int = 0
@@ -45,6 +48,9 @@ class EngineStats:
     num_forced_tokens: int = 0
     num_guessed_tokens: int = 0
     num_right_guesses: int = 0
+    prefill_done_tokens: int = 0
+    prefill_total_tokens: int = 0
+    batching: Batching | None = None
 
 
 class Engine(ModelThread[ModelT, "Worker", "RunningRequest"]):
@@ -102,6 +108,7 @@ class Engine(ModelThread[ModelT, "Worker", "RunningRequest"]):
         if worker is None:
             return EngineStats(num_waiting=self._num_waiting())
         counts = worker.counts
+        prefill_done_tokens, prefill_total_tokens = worker.prefill_progress
         return EngineStats(
             num_live=worker.num_live,
             num_waiting=self._num_waiting(),
@@ -114,6 +121,9 @@ class Engine(ModelThread[ModelT, "Worker", "RunningRequest"]):
             num_forced_tokens=counts.num_forced_tokens,
             num_guessed_tokens=counts.num_guessed_tokens,
             num_right_guesses=counts.num_right_guesses,
+            prefill_done_tokens=prefill_done_tokens,
+            prefill_total_tokens=prefill_total_tokens,
+            batching=worker.batching,
         )
 
     def live(self) -> list[LiveRow]:

@@ -27,6 +27,10 @@ class ServedModel(Protocol):
         """The bytes of its tokens, and its stop tokens."""
 
     @property
+    def message_end_ids(self) -> frozenset[int]:
+        """Tokens that its chat template writes behind a message, stop tokens or not."""
+
+    @property
     def thinking_markers(self) -> tuple[str, str] | None:
         """The texts that open and close a thinking block, where it has one."""
 

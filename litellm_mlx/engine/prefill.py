@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 
 from litellm_mlx.engine.sequence import RunningRequest, Sequence
-from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
+from litellm_mlx.kvcache.separate import Rows
 
 # Narrower passes cost too much per token: SmolLM2 on 2 cores takes 59 ms for 1, 87 ms for 16 and
 # 204 ms for 64 (OpenBLAS, November 2026).
@@ -29,7 +29,7 @@ class PrefillBatch:
     def __init__(self, model: Any, prefixes: PrefixCache) -> None:
         self._model = model
         self._prefixes = prefixes
-        self._cache: BatchCache | None = None
+        self._cache: Rows | None = None
         self._borders: dict[RunningRequest, list[int]] = {}
         self.rows: list[RunningRequest] = []
 
@@ -49,7 +49,8 @@ class PrefillBatch:
     def step(self, step_tokens: int) -> int:
         """Run each row's next tokens through the model; its last token is left to decoding.
 
-        Where a row has nothing left, nothing is run: it can be taken first.
+        Where a row has nothing left, nothing is run: it can be taken first. A model that takes
+        padding for tokens gets none: its rows bring as many as the one that has the fewest left.
 
         Args:
             step_tokens: how many of each row at most.
@@ -61,7 +62,9 @@ class PrefillBatch:
         counts = [end - row.num_prefilled for row, end in zip(self.rows, ends, strict=True)]
         if min(counts) == 0:
             return 0
-        if max(counts) > 2 * min(counts):
+        if self._prefixes.batching == "unpadded":
+            counts = [min(counts)] * len(counts)
+        elif max(counts) > 2 * min(counts):
             # No work on padding, and what is mostly cached does not wait for what is not.
             width = max(min(counts), _MIN_WIDTH)
             counts = [min(count, width) for count in counts]
@@ -95,7 +98,7 @@ class PrefillBatch:
         sequence.waiting_token_ids = list(rest)
         return len(rest) - 1
 
-    def take_finished(self) -> tuple[list[Sequence], BatchCache | None]:
+    def take_finished(self) -> tuple[list[Sequence], Rows | None]:
         """Remove the rows whose prompt is through: their sequences and one cache row for each."""
         finished = [i for i, row in enumerate(self.rows) if _num_left(row) == 0]
         if not finished:
@@ -112,6 +115,12 @@ class PrefillBatch:
         cache = self._cache.copy_of(copies)
         self.keep([i for i in range(len(self.rows)) if i not in set(finished)])
         return sequences, cache
+
+    def abandon(self, rows: list[int]) -> None:
+        """Drop rows whose callers have left; what the model has seen of them stays cached."""
+        for row in rows:
+            self._store(row)
+        self.keep([i for i in range(len(self.rows)) if i not in set(rows)])
 
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these."""

@@ -380,7 +380,7 @@ class Sequence:
         self, reason: FinishReason, piece: TextPiece, *, closed_by_budget: bool = False
     ) -> list[Event]:
         self.finish_reason = reason
-        finished = Finished(self.index, reason, closed_by_budget)
+        finished = Finished(self.index, reason, closed_by_budget, piece.stop_sequence)
         events: list[Event] = [*self._delta(piece), finished]
         if self.running.is_done:
             events.append(self.running.done())
@@ -415,4 +415,5 @@ def _followed(guess: list[int], max_choices: int, guide: Guide) -> tuple[list[in
 
 
 def _join(first: TextPiece, second: TextPiece) -> TextPiece:
-    return TextPiece(first.text + second.text, first.reasoning + second.reasoning)
+    stop_sequence = first.stop_sequence or second.stop_sequence
+    return TextPiece(first.text + second.text, first.reasoning + second.reasoning, stop_sequence)

@@ -7,7 +7,7 @@ marker. Matching is mlx-lm's `TextStateMachine`, so that what it knows of marker
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _NORMAL = "normal"
@@ -16,11 +16,16 @@ _REASONING = "reasoning"
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """Text that is now certain; `is_stopped` when a stop sequence completed (it is not in it)."""
+    """Text that is now certain, and the stop sequence that ended it, which is not in it."""
 
     text: str = ""
     reasoning: str = ""
-    is_stopped: bool = False
+    stop_sequence: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """A stop sequence was completed."""
+        return self.stop_sequence is not None
 
 
 class TextDecoder:
@@ -44,7 +49,9 @@ class TextDecoder:
     ) -> None:
         from mlx_lm.generate import TextStateMachine
 
-        self._machine = TextStateMachine(_transitions(stop, thinking_markers))
+        # Each stop sequence leads to a state of its own, which tells later which one it was.
+        self._ends = {f"ended by {place}": text for place, text in enumerate(stop)}
+        self._machine = TextStateMachine(_transitions(self._ends, thinking_markers))
         start = _REASONING if opens_reasoning else _NORMAL
         self._state = self._machine.make_state(start)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -80,8 +87,8 @@ class TextDecoder:
         return TextPiece(tail.text + self._tidy(held), tail.reasoning)
 
     def _split(self, chars: str) -> TextPiece:
-        if self._state[0] is None:  # stopped before
-            return TextPiece(is_stopped=True)
+        if (known := self._ends.get(self._state[0])) is not None:  # stopped before
+            return TextPiece(stop_sequence=known)
         self._state, segments = self._machine.split(self._state, chars)
         text = reasoning = ""
         for where, part in segments:
@@ -90,7 +97,7 @@ class TextDecoder:
                 self._skip_newlines = True
             elif where == _NORMAL:
                 text += self._tidy(part)
-        return TextPiece(text, reasoning, is_stopped=self._state[0] is None)
+        return TextPiece(text, reasoning, self._ends.get(self._state[0]))
 
     def _tidy(self, text: str) -> str:
         """Drop the line breaks after a thinking block and the tokenizer's own leading space."""
@@ -104,13 +111,13 @@ class TextDecoder:
 
 
 def _transitions(
-    stop: Sequence[str], thinking_markers: tuple[str, str] | None
-) -> dict[str, list[tuple[str, str | None]]]:
-    """The edges of the state machine: a stop sequence leads nowhere (`None`), which ends it."""
-    ends: list[tuple[str, str | None]] = [(text, None) for text in stop]
+    stops: Mapping[str, str], thinking_markers: tuple[str, str] | None
+) -> dict[str, list[tuple[str, str]]]:
+    """The edges of the state machine: from the state after a stop sequence there are none."""
+    ends = [(text, state) for state, text in stops.items()]
     normal, reasoning = list(ends), list(ends)
     if thinking_markers is not None:
         opening, closing = thinking_markers
         normal.append((opening, _REASONING))
         reasoning.append((closing, _NORMAL))
-    return {_NORMAL: normal, _REASONING: reasoning}
+    return {_NORMAL: normal, _REASONING: reasoning, **{state: [] for state in stops}}

@@ -23,6 +23,7 @@ from litellm_mlx.errors import (
     EngineError,
     EngineStoppedError,
     LiteLLMMLXError,
+    ModelLoadError,
     OverloadedError,
     RequestTimeoutError,
 )
@@ -88,7 +89,7 @@ class _Call(Generic[WorkerT]):
     def run(self, worker: WorkerT) -> None:
         try:
             self.future.set_result(self._function(worker))
-        except Exception as error:  # whoever asked for it gets it, and the requests go on
+        except BaseException as error:  # whoever asked for it gets it, and the requests go on
             self.future.set_exception(error)
 
 
@@ -240,13 +241,19 @@ class ModelThread(Generic[ModelT, WorkerT, ItemT]):
             self._serve(worker)
         except LiteLLMMLXError as refused:
             error = refused
-        except Exception as failed:
+        except BaseException as failed:  # SystemExit ends no process from here: callers would wait
             logger.exception("the engine of %s failed", self._name)
-            error = _failure(failed)
+            error = self._load_failure(failed) if worker is None else _failure(failed)
         self._close(worker, error)
         self._is_closed.set()
         if self._parks:
             threading.Event().wait()
+
+    def _load_failure(self, error: BaseException) -> ModelLoadError:
+        """What callers are told when something failed before the first request could be served."""
+        wrapped = ModelLoadError(f"cannot load {self._name!r}: {type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped
 
     def _serve(self, worker: WorkerT) -> None:
         while not self._is_stopping:
@@ -306,7 +313,7 @@ def _wait_until_gone(native_id: int | None, timeout_s: float = 1.0) -> None:
         time.sleep(0.002)
 
 
-def _failure(error: Exception) -> EngineError:
+def _failure(error: BaseException) -> EngineError:
     """What callers are told when the engine's own code failed."""
     wrapped = EngineError(
         f"the engine failed while it served the request ({type(error).__name__}: {error}); "

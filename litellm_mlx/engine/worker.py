@@ -6,6 +6,7 @@ delivered and token bitmasks filled while it runs; only sampling waits.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +36,11 @@ from litellm_mlx.grammar.mask import apply_token_bitmask
 from litellm_mlx.kvcache.cost import measure_cost
 from litellm_mlx.kvcache.packing import enable_packing
 from litellm_mlx.kvcache.prefix_cache import PrefixCache
+from litellm_mlx.kvcache.probe import find_batching
 from litellm_mlx.kvcache.session_file import read_session, write_session
 from litellm_mlx.types import Delta, Event, TokenLogprob
+
+logger = logging.getLogger("litellm_mlx")
 
 # mlx-lm returns the allocator's free buffers to the system at the same interval.
 _CLEAR_CACHE_STEPS = 512
@@ -69,6 +73,7 @@ class LiveRow:
         age_s: since its request was sent.
         prompt_tokens: of its prompt.
         cached_tokens: of these, not prefilled again.
+        prefilled_tokens: of these, that the model has seen so far, cached ones included.
         completion_tokens: so far.
         tokens_per_s: of them, since the first one; 0 before.
         is_constrained: it follows a grammar.
@@ -77,19 +82,22 @@ class LiveRow:
     age_s: float
     prompt_tokens: int
     cached_tokens: int
+    prefilled_tokens: int
     completion_tokens: int
     tokens_per_s: float
     is_constrained: bool
 
     @classmethod
-    def of(cls, sequence: Sequence, now_s: float) -> LiveRow:
+    def of(cls, sequence: Sequence, now_s: float, *, is_prefilling: bool = False) -> LiveRow:
         """The numbers of a sequence."""
         running, num_tokens = sequence.running, len(sequence.token_ids)
+        prompt_tokens = len(running.request.prompt_token_ids)
         since_s = now_s - (running.first_token_s or now_s)
         return cls(
             age_s=now_s - running.submitted_s,
-            prompt_tokens=len(running.request.prompt_token_ids),
+            prompt_tokens=prompt_tokens,
             cached_tokens=running.num_cached,
+            prefilled_tokens=running.num_prefilled if is_prefilling else prompt_tokens,
             completion_tokens=num_tokens,
             tokens_per_s=num_tokens / since_s if since_s > 0 else 0.0,
             is_constrained=sequence.guide is not None,
@@ -109,13 +117,17 @@ class Worker:
         self._loaded = loaded
         # Every accepted request until its last event, in order of arrival, wherever its rows are.
         self._requests: dict[RunningRequest, None] = {}
+        self.batching = find_batching(loaded.model)
+        logger.info("rows run together: %s", self.batching)
         self._prefixes = PrefixCache(
             loaded.model,
             _prefix_cache_bytes(config, loaded.free_bytes),
-            loaded.vocabulary.stop_token_ids,
+            {*loaded.vocabulary.stop_token_ids, *loaded.message_end_ids},
+            self.batching,
         )
         self._prefill = PrefillBatch(loaded.model, self._prefixes)
-        self._decode = DecodeBatch(loaded.model, can_pack=enable_packing(loaded.model))
+        can_pack = self.batching == "padded" and enable_packing(loaded.model)
+        self._decode = DecodeBatch(loaded.model, can_pack=can_pack)
         self.budget = KVBudget(
             _kv_budget_bytes(config, loaded.free_bytes), measure_cost(loaded.model)
         )
@@ -150,7 +162,18 @@ class Worker:
         """What is in the batch now. Any thread may ask."""
         now_s = time.monotonic()
         prefilling = [s for r in tuple(self._prefill.rows) for s in r.sequences]
-        return [LiveRow.of(s, now_s) for s in (*prefilling, *tuple(self._decode.rows))]
+        rows = [LiveRow.of(s, now_s, is_prefilling=True) for s in prefilling]
+        return rows + [LiveRow.of(s, now_s) for s in tuple(self._decode.rows)]
+
+    @property
+    def prefill_progress(self) -> tuple[int, int]:
+        """Tokens that are through and all, of the prompts under way. Any thread may ask.
+
+        Prompts under way are those that wait and those that are being prefilled.
+        """
+        prefilling = tuple(self._prefill.rows)
+        prompts = [r.request.prompt_token_ids for r in (*prefilling, *self._waiting)]
+        return sum(r.num_prefilled for r in prefilling), sum(map(len, prompts))
 
     @property
     def kv_bytes(self) -> int:
@@ -242,9 +265,9 @@ class Worker:
     def _drop_dead_rows(self) -> None:
         """Cancelled and expired requests leave; the second kind is told so."""
         self._waiting.keep(lambda running: not self._end_if_dead(running))
-        alive = [i for i, r in enumerate(self._prefill.rows) if not self._end_if_dead(r)]
-        if len(alive) < len(self._prefill.rows):
-            self._prefill.keep(alive)
+        dead = [i for i, r in enumerate(self._prefill.rows) if self._end_if_dead(r)]
+        if dead:
+            self._prefill.abandon(dead)
         alive = [i for i, s in enumerate(self._decode.rows) if not self._end_if_dead(s.running)]
         self._keep_decoding(alive)
 

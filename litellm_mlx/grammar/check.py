@@ -74,7 +74,7 @@ class SchemaCheck:
     ) -> None:
         self._schema = schema
         self._draft = draft
-        self._settled = settled
+        self.settled = settled
         self._is_vouched_for = is_vouched_for
 
     def build(self) -> None:
@@ -103,7 +103,7 @@ class SchemaCheck:
     def _validator(self) -> Judge | None:
         """The validator in this process; `None` where it must be in another."""
         try:
-            if is_cheap_to_build(self._settled):
+            if is_cheap_to_build(self.settled):
                 return make_check(self._schema, self._draft, takes_repeats=self._is_vouched_for)
             if not self._is_vouched_for:
                 self._run_in_child(None)
@@ -116,7 +116,7 @@ class SchemaCheck:
     @cached_property
     def _judge(self) -> Judge:
         here = self._validator
-        if here is not None and is_cheap_to_run(self._settled):
+        if here is not None and is_cheap_to_run(self.settled):
             return here
         return self._judge_elsewhere
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from typing import Any
+from urllib.parse import unquote
 
 _ALL_TYPES = frozenset({"string", "number", "object", "array", "boolean", "null"})
 _MAX_DEPTH = 8  # tags lie one or two levels down; the bound is for recursive schemas
@@ -83,6 +84,8 @@ def resolve(reference: object, root: object) -> Any:
         return None
     for step in reference[2:].split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(root, dict) and name not in root:
+            name = unquote(name)
         if isinstance(root, dict) and name in root:
             root = root[name]
         elif isinstance(root, list) and name.isdecimal() and int(name) < len(root):

@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
-from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds
+from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds, short_decimals
 from litellm_mlx.grammar.patterns import name_pattern, value_pattern
 
 Schema = dict[str, Any] | bool
@@ -145,7 +145,9 @@ def _narrow(schema: Schema, root: Schema) -> Schema:
     if "patternProperties" in kept:
         is_closed = kept.get("additionalProperties") is False
         kept["patternProperties"] = _spelled_names(kept["patternProperties"], is_closed)
-    narrow_bounds(kept)
+    if not BOUNDS.isdisjoint(kept):
+        narrow_bounds(kept)
+        _complete_range(kept)
     if "format" in kept:
         _replace_format(kept)
     if "oneOf" in kept and are_disjoint(kept.get("oneOf"), root):
@@ -171,6 +173,21 @@ def _spelled_names(named: dict[str, Any], is_closed: bool) -> dict[str, Any]:
         name = spell(pattern) or pattern
         spelled[pattern if name in spelled else name] = schema
     return spelled
+
+
+def _complete_range(schema: dict[str, Any]) -> None:
+    """Put the numbers beside a range of decimals that the engine leaves out of it."""
+    types = schema.get("type", "number")
+    if (
+        "number" not in ([types] if types == "number" else types)
+        or {"const", "enum"} & schema.keys()
+    ):
+        return
+    left_out = short_decimals(schema)
+    if left_out:
+        bounds = {key: schema.pop(key) for key in BOUNDS & schema.keys()}
+        own = {"type": types, **bounds} if "type" in schema else bounds
+        _add(schema, "anyOf", [own, *left_out])
 
 
 def _replace_format(schema: dict[str, Any]) -> None:

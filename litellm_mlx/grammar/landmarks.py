@@ -184,6 +184,8 @@ def _structure_texts(part: list[Any]) -> tuple[list[str], list[str]]:
         return list(first), []
     if name == "JsonPart":
         return [], list(_json_examples(json.loads(first)))
+    if name == "Grammar":
+        return _grammar_texts(first)
     if name == "Pattern":
         return [], [regex_example(first) or ""]
     return _joined(_structure_texts(item) for item in ([first] if name == "Repeat" else first))

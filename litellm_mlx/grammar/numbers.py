@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_DOWN, Decimal, localcontext
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
@@ -103,6 +103,50 @@ def narrow_bounds(schema: dict[str, Any]) -> None:
     if "multipleOf" in schema:
         schema.setdefault("minimum", -limit)
         schema.setdefault("maximum", limit)
+
+
+def short_decimals(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Schemas of the numbers within the bounds that the engine's range leaves out.
+
+    A text that is a beginning of the bound's own digits is not in the regex that llguidance 1.9.1
+    (`lexi_0_to_x`) makes of a bound away from zero: 0.9 is not below 0.95, nor 12.0 below 12.05.
+    That ends with a release that accepts 0.9 for `{"type": "number", "maximum": 0.95}`.
+
+    Args:
+        schema: bounded as `narrow_bounds` leaves it.
+    """
+    names = ("minimum", "maximum", "multipleOf")
+    lower, upper, multiple = (Decimal(repr(schema[n])) if n in schema else None for n in names)
+    found: dict[Decimal, dict[str, Any]] = {}
+    for bound, sign in ((upper, 1), (lower, -1)):
+        if bound is None or bound * sign < 0:
+            continue
+        for value in _beginnings(bound):
+            is_inside = (lower is None or value >= lower) and (upper is None or value <= upper)
+            if is_inside and not (value.is_zero() and sign < 0):
+                if multiple is None or value % multiple == 0:
+                    found[value] = _spelled(value, sign)
+    return list(found.values())
+
+
+def _beginnings(bound: Decimal) -> Iterator[Decimal]:
+    """A bound cut to fewer decimals, to none too; not those that differ in a last zero only."""
+    num_decimals = max(-int(bound.as_tuple().exponent), 0)
+    if not num_decimals and bound:
+        return
+    yield Decimal(int(bound))
+    for place in range(1, num_decimals):
+        cut = bound.quantize(Decimal(1).scaleb(-place), ROUND_DOWN)
+        if cut.as_tuple().digits[-1]:
+            yield cut
+
+
+def _spelled(value: Decimal, sign: int) -> dict[str, Any]:
+    """A schema of one number; a whole one may have decimals, which a constant has not."""
+    if value != value.to_integral_value():
+        return {"type": "number", "enum": [float(value)]}  # draft 4 has no `const`
+    ends = sorted((float(value), float(value) + sign * 0.4))
+    return {"type": "number", "minimum": ends[0], "maximum": ends[1], "multipleOf": 0.5}
 
 
 def _set(schema: dict[str, Any], keyword: str, bound: float | None) -> None:

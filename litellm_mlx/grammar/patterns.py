@@ -166,7 +166,7 @@ def _other(pattern: str, at: int, spelling: _Spelling) -> tuple[str, int]:
         count = _QUANTIFIER.match(pattern, at)
         return (count[0], count.end()) if count else (r"\{", at + 1)
     if pattern[at] in "]}":
-        return f"\\{pattern[at]}", at + 1
+        return f"\\{pattern[at]}", at + 1  # counted, as in `]*`, it is an error elsewhere
     if pattern[at] == "\0" and not spelling.has_nul:
         return _NEVER, at + 1
     return pattern[at], at + 1

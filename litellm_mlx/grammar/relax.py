@@ -315,18 +315,41 @@ def _says_something(key: str, schema: dict[str, Any]) -> bool:
     if key not in _WHY_NOT:
         return False
     if key in ("then", "else"):
-        return "if" in schema
+        return "if" in schema and not _holds_always(value)
     if key in ("minContains", "maxContains"):
         return "contains" in schema
     if key == "if":
-        return "then" in schema or "else" in schema
+        return any(not _holds_always(schema.get(branch)) for branch in ("then", "else"))
     if key in ("dependencies", "dependentRequired", "dependentSchemas"):
-        return bool(value)
+        return not all(needs == [] or _holds_always(needs) for needs in value.values())
     if key == "uniqueItems":
         return bool(value) and schema.get("maxItems", 2) > 1
     if key == "not":
         return value is not False
-    return value is not True or key == "contains"
+    if key == "propertyNames":
+        return not _holds_always(value, of_type="string")
+    return key == "contains" or not _holds_always(value)
+
+
+def _holds_always(schema: Any, of_type: str | None = None) -> bool:
+    """Whether a schema plainly takes every value, or every one of a type; so does one left out."""
+    if not isinstance(schema, dict):
+        return schema is None or schema is True
+    return all(_adds_nothing(key, value, of_type) for key, value in schema.items())
+
+
+def _adds_nothing(key: str, value: Any, of_type: str | None) -> bool:
+    if key == "type":
+        return of_type is not None and of_type in ([value] if isinstance(value, str) else value)
+    if key in ("minLength", "minItems", "minProperties"):
+        return bool(value == 0)
+    if key in ("required", "allOf", "dependentRequired"):
+        return not value or (key == "allOf" and all(_holds_always(s, of_type) for s in value))
+    if key in ("properties", "patternProperties"):
+        return all(map(_holds_always, value.values()))
+    if key in ("items", "additionalProperties"):
+        return isinstance(value, dict | bool) and _holds_always(value)
+    return key in ("$defs", "definitions", "$schema", "$comment")
 
 
 def _is_nested(path: str) -> bool:

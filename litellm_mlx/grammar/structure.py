@@ -45,10 +45,21 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """A text of a Lark grammar, with rules of its own."""
+
+    lark: str
+
+
+@dataclass(frozen=True, slots=True)
 class FreeText:
-    """Any text that contains none of `excludes`; the empty text too."""
+    """Any text that contains none of `excludes`; the empty text too.
+
+    Where `begins_not` is given, nor does it begin with that.
+    """
 
     excludes: tuple[str, ...] = ()
+    begins_not: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class Repeat:
     at_most: int | None = None
 
 
-Part = Text | Marker | JsonPart | Pattern | FreeText | Seq | OneOf | Repeat
+Part = Text | Marker | JsonPart | Pattern | Grammar | FreeText | Seq | OneOf | Repeat
 
 
 def json_part(schema: Mapping[str, Any] | bool) -> JsonPart:
@@ -112,8 +123,10 @@ def _to_json(part: Part) -> list[Any]:
             return ["JsonPart", source]
         case Pattern(regex):
             return ["Pattern", regex]
-        case FreeText(excludes):
-            return ["FreeText", list(excludes)]
+        case Grammar(lark):
+            return ["Grammar", lark]
+        case FreeText(excludes, begins_not):
+            return ["FreeText", list(excludes), begins_not]
         case Seq(parts):
             return ["Seq", [_to_json(item) for item in parts]]
         case OneOf(options):
@@ -127,6 +140,7 @@ _LEAVES: dict[str, Callable[[str], Part]] = {
     "Marker": Marker,
     "JsonPart": JsonPart,
     "Pattern": Pattern,
+    "Grammar": Grammar,
 }
 
 
@@ -135,7 +149,7 @@ def _from_json(value: list[Any]) -> Part:
     if name in _LEAVES:
         return _LEAVES[name](first)
     if name == "FreeText":
-        return FreeText(tuple(first))
+        return FreeText(tuple(first), *rest)
     if name == "Repeat":
         return Repeat(_from_json(first), *rest)
     items = tuple(_from_json(item) for item in first)

@@ -15,6 +15,7 @@ from typing import Any
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.structure import (
     FreeText,
+    Grammar,
     JsonPart,
     Marker,
     OneOf,
@@ -95,6 +96,8 @@ class _Writer:
                 return self._json(source)
             case Pattern(regex):
                 return self._rule("PATTERN", f"/{_slashed(regex)}/")
+            case Grammar(lark):
+                return self._rule("lark", f"%lark {{\n{lark}\n}}")
             case OneOf(options):  # a rule of its own, since calls stand in a structure twice
                 return self._rule("one", " | ".join(self.sequence([o]) for o in options))
             case Repeat(_, _, 0):
@@ -178,11 +181,13 @@ def _times(at_least: int, at_most: int | None) -> str:
 
 
 def _free_regex(free: FreeText) -> str:
-    anything = "/(?s:.*)/"
-    if not free.excludes:
-        return anything
-    excluded = "|".join(_escaped(text) for text in free.excludes)
-    return f"{anything} & ~/(?s:.*)({excluded})(?s:.*)/"
+    regex = "/(?s:.*)/"
+    if free.begins_not:
+        regex += f" & ~/{_escaped(free.begins_not)}(?s:.*)/"
+    if free.excludes:
+        excluded = "|".join(_escaped(text) for text in free.excludes)
+        regex += f" & ~/(?s:.*)({excluded})(?s:.*)/"
+    return regex
 
 
 def _escaped(text: str) -> str:

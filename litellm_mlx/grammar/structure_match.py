@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from litellm_mlx.grammar.structure import (
     FreeText,
+    Grammar,
     JsonPart,
     Marker,
     OneOf,
@@ -50,7 +51,7 @@ class _Reading:
             case JsonPart(source):
                 ends = (self._json_end(source, at) for at in starts)
                 return {end for end in ends if end is not None}
-            case Pattern() | FreeText():
+            case Pattern() | Grammar() | FreeText():
                 return {end for span in self._spans(part, starts) for end in span}
             case Seq(parts):
                 return self._after_seq(parts, starts)
@@ -64,7 +65,11 @@ class _Reading:
             return starts
         match parts:
             # The places in long free text are many, those of the text that ends it few.
-            case [(Pattern() | FreeText()) as free, (Text(literal) | Marker(literal)), *rest]:
+            case [
+                (Pattern() | Grammar() | FreeText()) as free,
+                (Text(literal) | Marker(literal)),
+                *rest,
+            ]:
                 spans = self._spans(free, starts)
                 return self._after_seq(rest, {end for s in spans for end in self._find(literal, s)})
         return self._after_seq(parts[1:], self.after(parts[0], starts))
@@ -88,7 +93,7 @@ class _Reading:
             self._json_ends[source, at] = end
         return self._json_ends[source, at]
 
-    def _spans(self, part: Pattern | FreeText, starts: set[int]) -> Iterator[range]:
+    def _spans(self, part: Pattern | Grammar | FreeText, starts: set[int]) -> Iterator[range]:
         """Every place up to the first excluded text."""
         excludes = part.excludes if isinstance(part, FreeText) else ()
         past = 0

@@ -36,31 +36,45 @@ class KVCost:
         )
 
 
-def measure_cost(model: Any) -> KVCost | None:
-    """The cost of a row of `model`; `None` where its caches cannot be told from a first token.
+def measure_cost(model: Any) -> KVCost:
+    """The cost of a row of `model`.
 
     MLX is lazy: the pass is described and its arrays have shapes, but nothing is computed.
 
     Raises:
-        ModelLoadError: the model does not work with a quantised cache.
+        ModelLoadError: the model does not work with our caches, or not with quantised ones.
     """
-    cache = BatchCache.new(model, 1)
+    cache = BatchCache.single(model)
     try:
         cache.run(model, mx.array([[0]]), [1])
     except Exception as error:
-        bits = getattr(model, "kv_bits", None)
-        if bits is not None:
-            message = f"this model does not work with kv_bits={bits} ({error}); leave it out"
-            raise ModelLoadError(message) from error
-        return None  # what its code does here it does again where a caller hears of it
+        raise ModelLoadError(_refusal(model, error)) from error
     fixed_bytes, layers = 0, []
     for layer in _leaves(cache.layers):
         keys = getattr(layer, "keys", None)
         if isinstance(keys, mx.array) and keys.ndim == 4:
-            layers.append((layer.nbytes // keys.shape[2], getattr(layer, "max_size", None)))
+            layers.append((layer.nbytes // keys.shape[2], _most_tokens(layer)))
         else:
             fixed_bytes += layer.nbytes
     return KVCost(fixed_bytes, tuple(layers))
+
+
+def _refusal(model: Any, error: Exception) -> str:
+    """What people are told of a first pass that failed."""
+    cause = f"{type(error).__name__}: {error}"
+    bits = getattr(model, "kv_bits", None)
+    if bits is None:
+        return f"this model fails in its first forward pass ({cause})"
+    return (
+        f"kv_bits={bits} does not work with this model: the attention of its kind in mlx-lm takes "
+        f"no quantised keys and values, or its heads cannot be divided ({cause}); leave kv_bits out"
+    )
+
+
+def _most_tokens(layer: Any) -> int | None:
+    """How many tokens a layer holds at most; `None` where it holds all."""
+    most: int | None = getattr(layer, "max_size", getattr(layer, "chunk_size", None))
+    return most
 
 
 def _leaves(layers: Any) -> Iterator[Any]:

@@ -2,13 +2,14 @@
 
 A layer of plain attention has a `RowCache`; every other kind (rotating, recurrent, several in one)
 has mlx-lm's own batch cache, which shares one set of verbs over the kinds and stays opaque here.
+Rows that cannot share a pass are `separate`'s.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import mlx.core as mx
 
@@ -16,6 +17,10 @@ from litellm_mlx.errors import ModelLoadError
 from litellm_mlx.kvcache.cpu_math import our_pass
 from litellm_mlx.kvcache.quantized import QuantizedRowCache
 from litellm_mlx.kvcache.row_cache import RowCache, RowLayout
+
+# How rows of a model may run together: filled up to one width; only where all bring the same number
+# of tokens; not at all. Which it is, `probe` finds out.
+Batching = Literal["padded", "unpadded", "alone"]
 
 
 class LayerCache(Protocol):
@@ -36,10 +41,15 @@ class BatchCache:
     Args:
         layers: of the model's kinds, all with the same rows.
         layout: how long the rows are; that of the layers that are a `RowCache`.
+        is_single: the other layers are mlx-lm's caches of a single sequence, which has no rows to
+            add or drop; see `separate`.
     """
 
-    def __init__(self, layers: list[LayerCache], layout: RowLayout) -> None:
+    def __init__(
+        self, layers: list[LayerCache], layout: RowLayout, *, is_single: bool = False
+    ) -> None:
         self.layers = layers
+        self.is_single = is_single
         self._layout = layout
 
     @classmethod
@@ -52,24 +62,27 @@ class BatchCache:
         Raises:
             ModelLoadError: the model has a kind of cache that mlx-lm cannot batch.
         """
-        from mlx_lm.models.cache import KVCache, make_prompt_cache
+        from mlx_lm.models.cache import make_prompt_cache
 
         layout = RowLayout([0] * num_rows)
         rows = [make_prompt_cache(model) for _ in range(num_rows)]
         layers: list[LayerCache] = []
-        bits = getattr(model, "kv_bits", None)
         for row_layers in zip(*rows, strict=True):
-            first = row_layers[0]
-            if type(first) is KVCache:
-                plain = RowCache(layout) if bits is None else QuantizedRowCache(layout, bits)
-                layers.append(cast(LayerCache, plain))
-            elif hasattr(first, "merge"):
-                layers.append(first.merge(list(row_layers)))
-            else:
-                raise ModelLoadError(
-                    f"mlx-lm cannot batch a {type(first).__name__}; this model cannot be served"
-                )
+            plain = _plain_layer(model, row_layers[0], layout)
+            if plain is None and not hasattr(row_layers[0], "merge"):
+                kind = type(row_layers[0]).__name__
+                raise ModelLoadError(f"mlx-lm cannot batch a {kind}")
+            layers.append(plain or row_layers[0].merge(list(row_layers)))
         return cls(layers, layout)
+
+    @classmethod
+    def single(cls, model: Any) -> BatchCache:
+        """Empty caches for one sequence that nothing is ever batched with, see `new`."""
+        from mlx_lm.models.cache import make_prompt_cache
+
+        layout = RowLayout([0])
+        layers = [_plain_layer(model, own, layout) or own for own in make_prompt_cache(model)]
+        return cls(layers, layout, is_single=True)
 
     @property
     def lengths(self) -> list[int]:
@@ -101,6 +114,9 @@ class BatchCache:
         padding = [] if is_packed else [tokens.shape[1] - count for count in counts]
         self._layout.begin(counts, is_packed=is_packed)
         others = [layer for layer in self.layers if not isinstance(layer, RowCache)]
+        if tokens.shape[1] > 1:
+            for layer in others:
+                _put_in_temporal_order(layer)
         if any(padding):
             for layer in others:
                 layer.prepare(lengths=list(counts), right_padding=padding)
@@ -112,12 +128,17 @@ class BatchCache:
         self._layout.end()
         return cast(mx.array, logits)
 
+    def place(self, row: int) -> tuple[BatchCache, int]:
+        """The batch that holds a row, and which of its rows it is."""
+        return self, row
+
     def evaluate(self) -> None:
         """Wait until the caches hold what was run."""
         mx.eval([layer.state for layer in self.layers])
 
-    def extend(self, other: BatchCache) -> None:
-        """Append the rows of `other`, which is not to be used any more."""
+    def extend(self, other: object) -> None:
+        """Append the rows of another one, which is not to be used any more."""
+        assert isinstance(other, BatchCache)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.extend(theirs)
             if isinstance(mine, RowCache):
@@ -141,6 +162,30 @@ class BatchCache:
         other = copy.deepcopy(self)
         other.keep(rows)
         return other
+
+
+def _plain_layer(model: Any, own: Any, layout: RowLayout) -> LayerCache | None:
+    """Our cache in place of a layer's own, where that is plain attention's."""
+    from mlx_lm.models.cache import KVCache
+
+    if type(own) is not KVCache:
+        return None
+    bits = getattr(model, "kv_bits", None)
+    plain = RowCache(layout) if bits is None else QuantizedRowCache(layout, bits)
+    return cast(LayerCache, plain)
+
+
+def _put_in_temporal_order(layer: Any) -> None:
+    """Unroll a ring of keys and values, so that a pass of several tokens is masked as it is laid.
+
+    mlx-lm's `BatchRotatingKVCache.make_mask` reckons where each row begins from the ring's pointer,
+    and the pass then unrolls the ring: a row that had left padding loses its oldest key. Goes once
+    that mask is made of the unrolled ring (mlx-lm 0.32.2 has nothing reported: it never runs
+    several tokens on a ring that has turned).
+    """
+    for inner in getattr(layer, "caches", (layer,)):
+        if getattr(inner, "rotated", False):
+            inner._temporal_order()
 
 
 def are_close(logits: mx.array, expected: mx.array, max_difference: float) -> bool:

@@ -7,13 +7,17 @@ the inner model is made to return what is wanted.
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
 
 from litellm_mlx.kvcache.layers import BatchCache, are_close
+from litellm_mlx.kvcache.separate import Rows
 
+# Where mlx-lm's models keep what the head is applied to.
+_INNER_MODELS = ("model", "language_model.model", "transformer", "backbone")
 _PROBE = (3, 5, 7)
 _MAX_DIFFERENCE = 0.05  # of the standard deviation of the logits: rounding
 
@@ -28,16 +32,20 @@ class OutputHead:
     def __init__(self, model: Any) -> None:
         self._places: mx.array | None = None
         self.is_selective = False
-        inner = getattr(model, "model", None)
-        if callable(inner):
-            self._watch(inner)
-            self.is_selective = True  # until it is tried
-            self.is_selective = self._is_exact(model)
+        for path in _INNER_MODELS:
+            inner = reduce(lambda part, name: getattr(part, name, None), path.split("."), model)
+            if not self.is_selective and callable(inner):
+                kind = type(inner)
+                self._watch(inner)
+                self.is_selective = True  # until it is tried
+                self.is_selective = self._is_exact(model)
+                if not self.is_selective:
+                    inner.__class__ = kind
 
     def logits(
         self,
         model: Any,
-        cache: BatchCache,
+        cache: Rows,
         tokens: mx.array,
         counts: list[int],
         num_wanted: list[int],
@@ -79,8 +87,8 @@ class OutputHead:
     def _is_exact(self, model: Any) -> bool:
         tokens, counts = mx.array([_PROBE]), [len(_PROBE)]
         try:
-            expected = BatchCache.new(model, 1).run(model, tokens, counts)[:, -1]
-            got = self.logits(model, BatchCache.new(model, 1), tokens, counts, [1])
+            expected = BatchCache.single(model).run(model, tokens, counts)[:, -1]
+            got = self.logits(model, BatchCache.single(model), tokens, counts, [1])
             return are_close(got, expected, _MAX_DIFFERENCE)
         except Exception:  # whatever a model's code does with a shape that it does not expect
             return False

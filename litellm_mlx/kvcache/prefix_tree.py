@@ -99,6 +99,10 @@ class PrefixTree(Generic[SegmentT, CheckpointT]):
         """How many of the first tokens `find` would find."""
         return self._useful(self._path(tokens))[0]
 
+    def known_length(self, tokens: Tokens) -> int:
+        """How many of the first tokens have been stored, whether they can be restored or not."""
+        return sum(count for _, count in self._path(tokens))
+
     def find(self, tokens: Tokens) -> Match[SegmentT, CheckpointT]:
         """The longest stored prefix of `tokens`, which counts as used now."""
         path = self._path(tokens)

@@ -30,6 +30,8 @@ class QuantizedRowCache(RowCache):
         super().__init__(layout)
         self.bits = bits
         self.group_size = _GROUP_SIZES[0]
+        self._sizes = (0, 0)  # of a head's keys and values
+        self._like = mx.zeros((0,))  # of their dtype, which alone cannot be copied
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         """Add the keys and values of the pass; give all, as (data, scales, biases) each.
@@ -42,10 +44,14 @@ class QuantizedRowCache(RowCache):
         self.group_size = next(groups, 0)
         if not self.group_size:
             raise ValueError(f"heads of {sizes} numbers cannot be divided into groups of 32")
-        packed = super().update_and_fetch(self._packed(keys), self._packed(values))
+        self._sizes, self._like = sizes, self._like.astype(keys.dtype)
+        return super().update_and_fetch(self._packed(keys), self._packed(values))
+
+    def keys_and_values(self) -> Any:
+        """All that is held for the pass under way, as `update_and_fetch` gives it."""
         return tuple(
-            self._unpacked(array, size, keys.dtype)
-            for array, size in zip(packed, sizes, strict=True)
+            self._unpacked(array, size, self._like.dtype)
+            for array, size in zip(super().keys_and_values(), self._sizes, strict=True)
         )
 
     def _packed(self, array: mx.array) -> mx.array:

@@ -150,7 +150,12 @@ class RowCache:
         assert self.keys is not None and self.values is not None
         for mine, new in ((self.keys, keys), (self.values, values)):
             _write(mine, new, current)
-        end = current.num_columns
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        """All that is held for the pass under way, as `update_and_fetch` gives it."""
+        assert self.keys is not None and self.values is not None
+        end = self.layout.current.num_columns
         return self.keys[..., :end, :], self.values[..., :end, :]
 
     def _grow(self, current: Pass, keys: mx.array, values: mx.array) -> None:
@@ -192,9 +197,13 @@ class RowCache:
             for name in ("keys", "values")
         )
 
-    def segment(self, row: int, start: int, end: int) -> tuple[mx.array, mx.array]:
-        """Columns of one row, (1, heads, end - start, dim) each, sharing nothing with the cache."""
-        assert self.keys is not None and self.values is not None
+    def segment(self, row: int, start: int, end: int) -> tuple[mx.array, mx.array] | None:
+        """Columns of one row, (1, heads, end - start, dim) each, sharing nothing with the cache.
+
+        `None` where the layer has attention of its own and never holds anything.
+        """
+        if self.keys is None or self.values is None:
+            return None
         place = (slice(row, row + 1), slice(None), slice(start, end))
         return mx.contiguous(self.keys[place]), mx.contiguous(self.values[place])
 

@@ -55,16 +55,21 @@ def write_session(
         match: all that is stored of them.
 
     Raises:
-        PromptCacheError: the path cannot be written, or has another ending.
+        PromptCacheError: the path cannot be written, or has another ending; or the model has a
+            kind of cache that cannot be read back.
     """
-    from mlx_lm.models.cache import save_prompt_cache
+    from mlx_lm.models import cache as kinds
 
     if path.suffix != _SUFFIX:
         raise PromptCacheError(f"{path} must end in {_SUFFIX}, the format that mlx-lm writes")
+    caches = _row_caches(model, match)
+    for own in caches:
+        if not hasattr(kinds, type(own).__name__):
+            raise PromptCacheError(f"mlx-lm cannot read a {type(own).__name__} back from a file")
     metadata = {"key": key, "tokens": json.dumps(tokens), "fingerprint": fingerprint}
     part = path.with_name(f".{path.stem}.{os.getpid()}{_SUFFIX}")
     try:
-        save_prompt_cache(str(part), _row_caches(model, match), metadata)
+        kinds.save_prompt_cache(str(part), caches, metadata)
         part.replace(path)
     except (OSError, RuntimeError) as error:  # MLX raises the second where it cannot write
         part.unlink(missing_ok=True)
@@ -91,7 +96,9 @@ def read_session(path: Path, model: Any, fingerprint: str) -> Session:
     return Session(
         key=metadata["key"],
         tokens=tuple(json.loads(metadata["tokens"])),
-        segment=KVSegment(tuple((cache.keys, cache.values) for cache in plain)),
+        segment=KVSegment(
+            tuple(None if cache.keys is None else (cache.keys, cache.values) for cache in plain)
+        ),
         taken=RowSnapshot(tuple(others)) if others else None,
     )
 
@@ -108,10 +115,12 @@ def _row_caches(model: Any, match: RowMatch) -> list[Any]:
             caches.append(next(others))
             continue
         pairs = [(segment.layers[num_plain], count) for segment, count in match.parts]
-        fresh.keys, fresh.values = (
-            mx.concatenate([pair[which][:, :, :count] for pair, count in pairs], axis=2)
-            for which in (0, 1)
-        )
+        held = [(pair, count) for pair, count in pairs if pair is not None]
+        if held:  # else the layer holds nothing, see `KVSegment`
+            fresh.keys, fresh.values = (
+                mx.concatenate([pair[which][:, :, :count] for pair, count in held], axis=2)
+                for which in (0, 1)
+            )
         fresh.offset = match.length
         caches.append(fresh)
         num_plain += 1

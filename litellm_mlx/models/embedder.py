@@ -71,10 +71,7 @@ class EmbeddingModel:
             if not ids:
                 raise RequestError(f"text {index} is empty")
             if len(ids) > self.max_tokens:
-                raise PromptTooLongError(
-                    f"text {index} has {len(ids):,} tokens and {self.name!r} takes "
-                    f"{self.max_tokens:,}; split it"
-                )
+                raise PromptTooLongError(len(ids), self.max_tokens, f"split text {index}")
         return token_ids
 
     def forward(self, batch: Sequence[Sequence[int]]) -> Vectors:

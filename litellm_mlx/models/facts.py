@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.errors import LiteLLMMLXError, ModelLoadError
+from litellm_mlx.models.gguf_header import gguf_number
 from litellm_mlx.models.names import ModelSpec
 from litellm_mlx.types import SamplingDefaults
 
@@ -41,18 +43,42 @@ def context_tokens(config: Mapping[str, Any], spec: ModelSpec) -> int:
 
     The tokenizer's model_max_length is not asked: it is often a placeholder such as 1e30.
     """
-    for part in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            if isinstance(stated := part.get(key), int) and stated > 0:
-                return _scaled(stated, part)
-    if spec.context_tokens is not None:
-        return spec.context_tokens
+    if (stated := _stated(config) or spec.context_tokens) is not None:
+        return stated
     logger.warning(
         "the config of %s states no context length; %s tokens are assumed",
         spec.name,
         _FALLBACK_CONTEXT_TOKENS,
     )
     return _FALLBACK_CONTEXT_TOKENS
+
+
+def stated_context(spec: ModelSpec) -> int | None:
+    """The same of a model that is not loaded, from what is on this disk; `None` if unknown."""
+    with suppress(LiteLLMMLXError, OSError):
+        return _stated(_config_on_disk(spec)) or spec.context_tokens
+    return spec.context_tokens
+
+
+def _config_on_disk(spec: ModelSpec) -> Mapping[str, Any]:
+    if spec.source == "directory":
+        return read_json(Path(spec.location), "config")
+    if spec.source == "gguf":
+        return {_CONTEXT_KEYS[0]: gguf_number(Path(spec.location), ".context_length")}
+    if spec.source == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(spec.location, "config.json", revision=spec.revision)
+        return read_json(Path(path).parent, "config") if isinstance(path, str) else {}
+    return {}
+
+
+def _stated(config: Mapping[str, Any]) -> int | None:
+    for part in (config, config.get("text_config") or {}):
+        for key in _CONTEXT_KEYS:
+            if isinstance(stated := part.get(key), int) and stated > 0:
+                return _scaled(stated, part)
+    return None
 
 
 def _scaled(stated: int, config: Mapping[str, Any]) -> int:
@@ -152,3 +178,36 @@ def trims_leading_space(tokenizer: Any) -> bool:
 
     detokenizer = tokenizer.detokenizer
     return isinstance(detokenizer, SPMStreamingDetokenizer) and bool(detokenizer.trim_space)
+
+
+# Conversations whose messages are looked for in what a template makes of them. Some take no system
+# message.
+_PROBES = tuple(
+    [{"role": role, "content": f"content{place}"} for place, role in enumerate(roles)]
+    for roles in (("system", "user", "assistant", "user"), ("user", "assistant", "user"))
+)
+
+
+def message_end_ids(tokenizer: Any) -> frozenset[int]:
+    """Tokens of markup that the chat template writes behind a message's text.
+
+    That is the marker which ends the message, or, where there is none, the one that opens the next.
+    """
+    markup = sorted(_markup(tokenizer).items(), key=lambda item: -len(item[0]))
+    ids: set[int] = set()
+    for messages in _PROBES:
+        try:
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        except Exception:  # whatever a template's code raises where it refuses a conversation
+            continue
+        for message in messages:
+            _, _, rest = text.partition(message["content"])
+            following = (index for mark, index in markup if rest.lstrip().startswith(mark))
+            ids.update(index for index in (next(following, None),) if index is not None)
+    return frozenset(ids)
+
+
+def _markup(tokenizer: Any) -> dict[str, int]:
+    """The added tokens of a tokenizer, special or not, that are no white space."""
+    added: dict[str, int] = tokenizer.get_added_vocab()
+    return {text: index for text, index in added.items() if text.strip()}

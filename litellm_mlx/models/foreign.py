@@ -7,6 +7,15 @@ from contextlib import contextmanager
 
 from litellm_mlx.errors import LiteLLMMLXError, ModelLoadError
 
+# By what MLX says, where the files are not at fault.
+_ADVICE = {
+    "only supports float32": (
+        "MLX runs mixtures of experts on the CPU in float32 only: leave LITELLM_MLX_EXPAND_WEIGHTS "
+        "on, and choose a model that fits into this memory in float32"
+    ),
+    "No Metal back-end": "mlx-lm runs this kind of model on Apple's GPU only",
+}
+
 
 @contextmanager
 def as_load_error(what: str, advice: str) -> Iterator[None]:
@@ -16,6 +25,9 @@ def as_load_error(what: str, advice: str) -> Iterator[None]:
     except LiteLLMMLXError:
         raise
     # mlx, mlx-lm, transformers, tokenizers (bare Exception) and httpx share no base class, and
-    # none of them says which errors a broken file gives.
-    except Exception as error:
-        raise ModelLoadError(f"{what}: {type(error).__name__}: {error}. {advice}") from error
+    # none of them says which errors a broken file gives. A model's module may even end the process
+    # (mlx-lm's OLMo does where hf_olmo is missing), which in a thread ends nothing but the thread.
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {error}".rstrip(". ")
+        advice = next((help_ for said, help_ in _ADVICE.items() if said in str(error)), advice)
+        raise ModelLoadError(f"{what}: {cause}. {advice}") from error

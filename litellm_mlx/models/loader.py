@@ -25,6 +25,7 @@ from litellm_mlx.models.custom import locate
 from litellm_mlx.models.facts import (
     answer_opening,
     context_tokens,
+    message_end_ids,
     read_json,
     sampling_defaults,
     stop_token_ids,
@@ -66,6 +67,7 @@ class LoadedModel:
         answer_opening: what it writes itself before an answer without thinking.
         thinks: it writes thinking blocks.
         trims_leading_space: its tokenizer puts a space before a text's first word.
+        message_end_ids: tokens that its chat template writes behind a message, stop tokens or not.
     """
 
     name: str
@@ -85,6 +87,7 @@ class LoadedModel:
     answer_opening: str = ""
     thinks: bool = False
     trims_leading_space: bool = False
+    message_end_ids: frozenset[int] = frozenset()
 
     @property
     def vocab_size(self) -> int:
@@ -260,6 +263,7 @@ def _load(
         answer_opening=answer_opening(tokenizer),
         thinks=thinks(tokenizer),
         trims_leading_space=trims_leading_space(tokenizer),
+        message_end_ids=message_end_ids(tokenizer),
     )
 
 
@@ -267,11 +271,12 @@ def _fingerprint(
     spec: ModelSpec, files: ModelFiles, dtype: str, kv_bits: int | None, hardware: HardwareProfile
 ) -> str:
     """Twelve hex digits over all that an answer to a seeded request depends on."""
+    from litellm_mlx.models.adapters import adapter_stamp
+
     blas = Path(hardware.blas).name if hardware.blas else None
     parts: list[object] = [files.identity, dtype, kv_bits, hardware.device, blas]
     parts += [version("mlx-lm"), version("mlx")]
     if spec.adapter is not None:
-        adapter = Path(spec.adapter) / "adapters.safetensors"
-        parts += [spec.adapter, adapter.stat().st_size, adapter.stat().st_mtime_ns]
+        parts += [spec.adapter, adapter_stamp(Path(spec.adapter))]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return f"mlx-{digest[:12]}"

@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,6 +22,7 @@ from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine.embedding import EmbeddingEngine
 from litellm_mlx.engine.engine import Engine
 from litellm_mlx.errors import EngineStoppedError, LiteLLMMLXError, ModelBusyError
+from litellm_mlx.models.adapters import adapter_stamp
 from litellm_mlx.models.base import BaseModel
 from litellm_mlx.models.embedder import EmbeddingModel, load_embedding_model
 from litellm_mlx.models.hardware import GIB, hardware_profile, is_device_failure, use_cpu
@@ -37,6 +39,7 @@ from litellm_mlx.models.names import (
 
 if TYPE_CHECKING:
     from litellm_mlx.engine.worker import LiveRow
+    from litellm_mlx.kvcache.layers import Batching
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -63,6 +66,16 @@ class _Entry:
     is_loaded: bool = False
     base: BaseModel | None = None  # once it is loaded, if it shares weights
     own_bytes: int = 0  # likewise, of weights that are not its base's
+    # Of the adapter's files as they were when it began to load.
+    adapter_stamp: object = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Its adapter has been replaced since. One that is gone stays in use."""
+        if self.spec.adapter is None:
+            return False
+        stamp = adapter_stamp(Path(self.spec.adapter))
+        return stamp is not None and stamp != self.adapter_stamp
 
     @property
     def may_go(self) -> bool:
@@ -87,6 +100,9 @@ class ModelStatus:
         num_live: completions that are being written.
         num_waiting: completions that wait for a place.
         live: those that are being written, one by one.
+        prefill_done_tokens: that are through, of the prompts that wait or are being prefilled.
+        prefill_total_tokens: all of these prompts' tokens.
+        batching: how its rows may run together, see `kvcache.probe`; `None` while it loads.
     """
 
     name: str
@@ -101,6 +117,9 @@ class ModelStatus:
     num_live: int
     num_waiting: int
     live: list[LiveRow]
+    prefill_done_tokens: int = 0
+    prefill_total_tokens: int = 0
+    batching: Batching | None = None
 
 
 class Lease(Generic[EngineT]):
@@ -251,12 +270,26 @@ class ModelRegistry:
     def _hold(self, spec: ModelSpec) -> _Entry:
         with self._changed:
             entry = self._entries.get(spec.key)
-            if entry is None or not entry.engine.is_alive:
+            if entry is None or not entry.engine.is_alive or entry.is_outdated:
                 if entry is not None:
                     self._leave_failed_device(entry)
-                entry = self._entries[spec.key] = self._start(spec)
+                new = self._entries[spec.key] = self._start(spec)
+                if entry is not None and entry.engine.is_alive:
+                    self._replace(entry, new)
+                entry = new
             entry.num_leases += 1
             return entry
+
+    def _replace(self, old: _Entry, new: _Entry) -> None:
+        """Let a new one answer from now on; the old one goes once nobody holds it."""
+        logger.info("the adapter of %s was replaced: loading it again", old.spec.name)
+        new.is_pinned = old.is_pinned
+        if old.num_leases == 0:
+            self._retire(old)
+
+    def _retire(self, entry: _Entry) -> None:
+        """Shut down an engine that has a successor; nobody waits for that."""
+        threading.Thread(target=self._shut_down, args=([entry],), daemon=True).start()
 
     def _leave_failed_device(self, entry: _Entry) -> None:
         """Load on the CPU from now on where a model's GPU failed: slow answers beside none."""
@@ -272,6 +305,8 @@ class ModelRegistry:
         with self._changed:
             entry.num_leases -= 1
             if entry.num_leases == 0:
+                if self._entries.get(entry.spec.key, entry) is not entry and entry.engine.is_alive:
+                    self._retire(entry)
                 if not entry.engine.is_alive and self._entries.get(entry.spec.key) is entry:
                     self._leave_failed_device(entry)
                     del self._entries[entry.spec.key]
@@ -302,13 +337,14 @@ class ModelRegistry:
 
     def _start(self, spec: ModelSpec) -> _Entry:
         engine: AnyEngine
+        stamp = None if spec.adapter is None else adapter_stamp(Path(spec.adapter))
         if spec.embeds:
             engine = EmbeddingEngine(
                 partial(self._load_embedder, spec), self.config, name=spec.name
             )
         else:
             engine = Engine(partial(self._load, spec), self.config, name=spec.name)
-        return _Entry(spec, engine, used_s=time.monotonic())
+        return _Entry(spec, engine, used_s=time.monotonic(), adapter_stamp=stamp)
 
     def _load(self, spec: ModelSpec) -> LoadedModel:
         self._choose_device()
@@ -454,4 +490,7 @@ def _status(entry: _Entry) -> ModelStatus:
         num_live=stats.num_live,
         num_waiting=stats.num_waiting,
         live=entry.engine.live(),
+        prefill_done_tokens=stats.prefill_done_tokens,
+        prefill_total_tokens=stats.prefill_total_tokens,
+        batching=stats.batching,
     )

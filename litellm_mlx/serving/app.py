@@ -16,6 +16,7 @@ from litellm_mlx import metrics, tracing
 from litellm_mlx.observe import recent_errors
 from litellm_mlx.register import handler
 from litellm_mlx.serving.config import KEY_VARIABLE
+from litellm_mlx.serving.front import Front
 
 PAGE_PATH = "/mlx"
 STATUS_PATH = "/mlx/status"
@@ -42,7 +43,7 @@ def make_app(*, max_body_mb: float) -> Any:
         tracing.install()
     page = resources.files(__package__).joinpath("status.html").read_text(encoding="utf-8")
     limited = RequestSizeLimitMiddleware(
-        app,
+        Front(app, handler.registry.config),
         get_max_request_size_mb=lambda: max_body_mb,
         is_request_size_limit_enabled=lambda: True,
     )

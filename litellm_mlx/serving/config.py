@@ -13,24 +13,32 @@ from typing import Any
 
 import yaml
 
+from litellm_mlx.models.facts import stated_context
 from litellm_mlx.models.names import aliases, parse_model_name
+from litellm_mlx.network import Served
 
 KEY_VARIABLE = "LITELLM_MASTER_KEY"
 HANDLER = "litellm_mlx.proxy.handler"
 _KEY_BYTES = 32
+# The OpenAI SDK sends it with every embedding, and LiteLLM refuses it for custom ones.
+_DROPPED = ("encoding_format",)
+# A limit on tools that OpenAI runs, of which there are none; LiteLLM refuses it (1.110).
+_DROPPED_HINTS = ("max_tool_calls",)
 
 
-def proxy_config(models: Sequence[str]) -> dict[str, Any]:
+def proxy_config(models: Sequence[str], *, is_strict: bool = False) -> dict[str, Any]:
     """The configuration that lists these models, each under the name that it is given.
 
     Args:
         models: without the `mlx/` prefix, or `NAME=MODEL` to call a model NAME.
+        is_strict: hints are refused, see `EngineConfig.client_hints`.
 
     Raises:
         ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
     """
+    dropped = _DROPPED if is_strict else (*_DROPPED, *_DROPPED_HINTS)
     return {
-        "model_list": [_entry(*named(model)) for model in models],
+        "model_list": [_entry(*each, dropped) for each in deployments(models).items()],
         "litellm_settings": {
             "custom_provider_map": [{"provider": "mlx", "custom_handler": HANDLER}],
         },
@@ -64,20 +72,36 @@ def named(model: str) -> tuple[str, str]:
     return bare, bare
 
 
-def _entry(name: str, model: str) -> dict[str, Any]:
-    spec = parse_model_name(model)
-    alias = aliases().get(model.lower())
+def deployments(models: Sequence[str]) -> dict[str, Served]:
+    """What LiteLLM calls each model: its name, or a number where that is a path of this machine.
+
+    Raises:
+        ModelNotFoundError, UnsupportedParameterError: see `parse_model_name`.
+    """
+    found: dict[str, Served] = {}
+    for number, (name, model) in enumerate(map(named, models), 1):
+        spec = parse_model_name(model)
+        is_path = spec.source in ("directory", "gguf") or spec.adapter is not None
+        found[f"served-{number}" if is_path else model] = Served(name, model)
+    return found
+
+
+def _entry(deployment: str, served: Served, dropped: Sequence[str]) -> dict[str, Any]:
+    spec = parse_model_name(served.model)
+    alias = aliases().get(served.model.lower())
     info: dict[str, Any] = {"mode": "embedding" if spec.embeds else "chat"}
-    if spec.context_tokens is not None:
-        info["max_input_tokens"] = spec.context_tokens
+    if (context_tokens := stated_context(spec)) is not None:
+        # LiteLLM would look up what is left out under the name, which another vendor may have.
+        info |= dict.fromkeys(("max_tokens", "max_input_tokens"), context_tokens)
+        if not spec.embeds:
+            info["max_output_tokens"] = context_tokens
     if alias is not None:
         info["supports_reasoning"] = alias.thinks
     return {
-        "model_name": name,
+        "model_name": served.name,
         "litellm_params": {
-            "model": f"mlx/{model}",
-            # The OpenAI SDK sends it with every embedding, and LiteLLM refuses it for custom ones.
-            "additional_drop_params": ["encoding_format"],
+            "model": f"mlx/{deployment}",
+            "additional_drop_params": list(dropped),
         },
         "model_info": info,
     }

@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from litellm_mlx.config import ENV_PREFIX
+from litellm_mlx.network import serve_as
 from litellm_mlx.register import handler
-from litellm_mlx.serving.config import KEY_VARIABLE, ensure_key, named, proxy_config, write_config
+from litellm_mlx.serving.config import (
+    KEY_VARIABLE,
+    deployments,
+    ensure_key,
+    named,
+    proxy_config,
+    write_config,
+)
 
 logger = logging.getLogger("litellm_mlx")
 
@@ -29,6 +37,7 @@ class ServeOptions:
         port: likewise.
         max_body_mb: size of a request, which is refused with a 413 beyond it.
         is_preloading: the first model is loaded at once and not at its first request.
+        is_strict: hints are refused that cannot change what an answer must be.
     """
 
     models: tuple[str, ...]
@@ -37,6 +46,7 @@ class ServeOptions:
     port: int
     max_body_mb: float
     is_preloading: bool
+    is_strict: bool = False
 
 
 def serve(options: ServeOptions) -> None:
@@ -50,9 +60,11 @@ def serve(options: ServeOptions) -> None:
     import uvicorn
 
     with tempfile.TemporaryDirectory(prefix="litellm-mlx-") as folder:
-        path = options.config or _written(options.models, Path(folder))
+        path = options.config or _written(options, Path(folder))
         key = ensure_key(os.environ)
         os.environ[_CONFIG_VARIABLE] = str(path)
+        if options.is_strict:
+            os.environ[f"{ENV_PREFIX}CLIENT_HINTS"] = "0"
         _announce(options, key)
         if options.is_preloading and options.models:
             handler.registry.preload(named(options.models[0])[1])
@@ -69,9 +81,11 @@ def serve(options: ServeOptions) -> None:
         )
 
 
-def _written(models: Sequence[str], folder: Path) -> Path:
+def _written(options: ServeOptions, folder: Path) -> Path:
+    for deployment, served in deployments(options.models).items():
+        serve_as(deployment, served)
     path = folder / "config.yaml"
-    write_config(proxy_config(models), path)
+    write_config(proxy_config(options.models, is_strict=options.is_strict), path)
     return path
 
 

@@ -40,11 +40,14 @@ class AnswerFacts:
 
     def extras(self, done: Done, finished: Finished) -> dict[str, Any] | None:
         """What goes into `provider_specific_fields`, which LiteLLM's proxy passes on."""
-        if self.tier is None:
-            return None
-        return {
-            "tier": self.tier,
-            "tries": done.num_tries,
-            "closed_by_budget": finished.closed_by_budget,
-            "repairs": list(self.repairs),
-        }
+        extras: dict[str, Any] = {}
+        if self.tier is not None:
+            extras = {
+                "tier": self.tier,
+                "tries": done.num_tries,
+                "closed_by_budget": finished.closed_by_budget,
+                "repairs": list(self.repairs),
+            }
+        if finished.stop_sequence is not None:
+            extras["stop_sequence"] = finished.stop_sequence
+        return extras or None

@@ -24,7 +24,7 @@ from litellm_mlx.translate.dspy_prompt import (
 )
 from litellm_mlx.translate.dspy_react import FIELDS as REACT_FIELDS
 from litellm_mlx.translate.dspy_react import REPAIR as REACT_REPAIR
-from litellm_mlx.translate.dspy_react import react_step
+from litellm_mlx.translate.dspy_react import ReactStep, react_step
 from litellm_mlx.translate.dspy_repair import Fields, printed_schema, repaired_schema
 from litellm_mlx.translate.dspy_types import annotation_text
 
@@ -83,7 +83,7 @@ def _format(prompt: DSPyPrompt, response_format: Mapping[str, Any] | None) -> DS
     fields = {field: field_type(field, prompt.adapter) for field in prompt.fields}
     is_json = prompt.adapter in ("json", "baml")
     if (step := _react_step(prompt, fields, response_format)) is not None:
-        return DSPyFormat((REACT_REPAIR,), structure=step)
+        return DSPyFormat((REACT_REPAIR, *step.unheld), structure=step.part)
     if is_json and response_format in (None, {"type": "json_object"}) and fields:
         return DSPyFormat(("schema from prompt",), schema=printed_schema(fields))
     if is_json and response_format is not None:
@@ -98,7 +98,7 @@ def _format(prompt: DSPyPrompt, response_format: Mapping[str, Any] | None) -> DS
 
 def _react_step(
     prompt: DSPyPrompt, fields: Fields, response_format: Mapping[str, Any] | None
-) -> Part | None:
+) -> ReactStep | None:
     """A step of `dspy.ReAct`, where its instructions say what each tool takes."""
     sent = [None, {"type": "json_object"}] if prompt.adapter == "json" else [None]
     if tuple(field.name for field in fields) != REACT_FIELDS or response_format not in sent:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from litellm_mlx.translate.texts import texts_of
+
 Adapter = Literal["chat", "json", "xml", "baml"]
 
 # DSPy's sentences (adapters/chat_adapter.py and its neighbours); a test asks the installed DSPy.
@@ -105,10 +107,10 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> DSPyPrompt:
 def _system_text(messages: Sequence[Mapping[str, Any]]) -> str:
     if not messages or messages[0].get("role") != "system":
         raise UnknownPrompt("no system message")
-    text = messages[0].get("content")
-    if not isinstance(text, str) or not text.startswith(INPUTS_LINE + "\n"):
+    texts = texts_of(messages[0])  # a list of one part by the Responses API
+    if len(texts) != 1 or not texts[0].startswith(INPUTS_LINE + "\n"):
         raise UnknownPrompt("another system message")
-    return text
+    return texts[0]
 
 
 def _parts(text: str) -> tuple[list[str], list[str], str]:

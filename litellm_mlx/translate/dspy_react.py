@@ -10,9 +10,13 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Seq, Text, json_part
+from litellm_mlx.grammar.tiers import why_unusable
 from litellm_mlx.translate.dspy_prompt import COMPLETED_LINE, Adapter, UnknownPrompt
 
 # DSPy's sentences (predict/react.py and adapters/types/tool.py); a test asks the installed DSPy.
@@ -29,8 +33,19 @@ REPAIR = "arguments by tool"
 _MAX_LINE = 50_000  # characters that Python's parser is given
 
 
-def react_step(adapter: Adapter, instructions: Sequence[str], names: Sequence[str]) -> Part:
+@dataclass(frozen=True, slots=True)
+class ReactStep:
+    """What one step is, and the arguments whose schemas no text can be held to."""
+
+    part: Part
+    unheld: tuple[str, ...] = ()
+
+
+def react_step(adapter: Adapter, instructions: Sequence[str], names: Sequence[str]) -> ReactStep:
     """The whole answer of one step: a thought, a tool, and arguments that this tool takes.
+
+    An argument whose schema is malformed, or accepts nothing, may be any JSON, or is left out where
+    DSPy would refuse whatever came; all others are held.
 
     Args:
         adapter: how the fields are written.
@@ -40,8 +55,15 @@ def react_step(adapter: Adapter, instructions: Sequence[str], names: Sequence[st
     Raises:
         UnknownPrompt: these are not the instructions that ReAct writes.
     """
-    tools = {name: json_part(schema) for name, schema in _tools(instructions, names)}
-    return _json_step(tools) if adapter == "json" else _chat_step(tools)
+    tools: dict[str, JsonPart] = {}
+    unheld: list[str] = []
+    for tool, arguments in _tools(instructions, names):
+        odd = {n: _instead(schema) for n, schema in arguments.items() if not _is_usable(schema)}
+        for name, instead in odd.items():
+            unheld.append(f"{'any JSON' if instead else 'nothing'} for {name!r} of {tool!r}")
+        tools[tool] = json_part(_arguments_schema(arguments, odd))
+    part = _json_step(tools) if adapter == "json" else _chat_step(tools)
+    return ReactStep(part, tuple(unheld))
 
 
 def _tools(
@@ -52,7 +74,7 @@ def _tools(
     if not is_react or tuple(instructions[start - 2 : start]) != TOOLS_LINE:
         raise UnknownPrompt("instructions that ReAct does not write")
     for number, (name, line) in enumerate(zip(names, instructions[start:-1], strict=True), 1):
-        yield name, _arguments_schema(_arguments(line, f"({number}) {name}"))
+        yield name, _arguments(line, f"({number}) {name}")
 
 
 def _arguments(line: str, opening: str) -> dict[str, Any]:
@@ -75,15 +97,32 @@ def _python(text: str) -> Any:
         return None
 
 
-def _arguments_schema(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _is_usable(schema: Any) -> bool:
+    try:
+        source = json_schema_constraint(schema).source
+    except ConstraintError:
+        return False
+    return why_unusable(json.loads(source)) is None
+
+
+def _instead(schema: Any) -> bool:
+    """What an argument of an odd schema may be: DSPy validates those that name a type."""
+    return not isinstance(schema, Mapping) or schema.get("type") in (None, "Any")
+
+
+def _arguments_schema(arguments: Mapping[str, Any], odd: Mapping[str, bool]) -> dict[str, Any]:
     """An object of the arguments; those with a default, and those of no type, may be left out.
 
     One of no type may be Python's `**kwargs`, which stands for any others.
     """
-    required = [name for name, schema in arguments.items() if schema and "default" not in schema]
+    required = [
+        name
+        for name, schema in arguments.items()
+        if odd.get(name, True) and schema and "default" not in schema
+    ]
     return {
         "type": "object",
-        "properties": dict(arguments),
+        "properties": {n: odd.get(n, schema) for n, schema in arguments.items()},
         "required": required,
         "additionalProperties": {} in arguments.values(),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_mlx.errors import RequestError, UnsupportedParameterError
+from litellm_mlx.translate.well_formed import well_formed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ class EmbeddingCall:
         dimensions = params.get("output_dimensions")
         if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
             raise UnsupportedParameterError("output_dimensions must be a positive whole number")
-        return cls(texts, dimensions, params.get("prompt_name"))
+        return cls(well_formed(texts), dimensions, params.get("prompt_name"))
 
     def texts_for(self, model: Embedder) -> list[str]:
         """What the model is to read.

@@ -42,12 +42,49 @@ HARMLESS = frozenset(
     }
 )
 
+# What cannot change what the answer must be: how hard, how fast, how long-winded, where, at whose
+# cost, from which cache. Clients of cloud models send them as a matter of course.
+HINTS = frozenset(
+    {
+        "cache_control",
+        "cache_prompt",
+        "context_management",
+        "enable_thinking",
+        "include_reasoning",
+        "inference_geo",
+        "max_tool_calls",
+        "num_ctx",
+        "prompt_cache_options",
+        "provider",
+        "reasoning",
+        "reasoning_summary",
+        "speed",
+        "thinking_budget",
+        "usage",
+        "verbosity",
+    }
+)
+
+
+# LiteLLM's own names, which are no parameters. Where its `completion` calls itself (`fallbacks`,
+# `model_list`) it should hand on what it was given; releases of 1.108, from 1.108.5 or .6 on, hand
+# on a local variable too (search for "drops_unsupported completion_with_fallbacks"). To be taken
+# out once LiteLLM 1.109 is the lowest that we take.
+LEAKED = frozenset({"drops_unsupported"})
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
+_EFFORT_FIELDS = {"effort", "summary", "generate_summary"}
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _as_effort(value: Any) -> Any:
+    """LiteLLM's other spellings: `reasoning` as a whole, and Gemini's word for none."""
+    if isinstance(value, dict) and value.keys() <= _EFFORT_FIELDS:
+        return _as_effort(value.get("effort"))
+    return "none" if value == "disable" else value
 
 
 class StructuredOutputs(BaseModel):
@@ -70,12 +107,18 @@ class StructuredOutputs(BaseModel):
 
 
 class ThinkingParam(BaseModel):
-    """Anthropic's `thinking`: on or off, and at most how many tokens."""
+    """Anthropic's `thinking`: on, off or as the model likes, and at most how many tokens.
+
+    The other fields say what is shown of a thought and where it may be replayed; here it is shown.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     type: Literal["enabled", "disabled", "adaptive"] = "enabled"
-    budget_tokens: int | None = Field(None, ge=1)
+    budget_tokens: int | None = Field(None, ge=0)
+    display: str | None = None
+    summary: str | None = None
+    block_binding: Any = None
 
 
 class RequestParams(BaseModel):
@@ -105,7 +148,8 @@ class RequestParams(BaseModel):
     guided_grammar: str | None = None
     logprobs_mode: Literal["constrained", "raw"] = "constrained"
     budget_finish_reason: Literal["length", "stop"] = "length"
-    reasoning_effort: Effort | None = None
+    count_only: bool = False
+    reasoning_effort: Annotated[Effort | None, BeforeValidator(_as_effort)] = None
     thinking: ThinkingParam | None = None
     prompt_cache_key: str | None = Field(None, min_length=1)
     prompt_repair: bool | None = None
@@ -154,25 +198,45 @@ class RequestParams(BaseModel):
         return None
 
 
-def parse_params(given: Mapping[str, Any], *, drops_unsupported: bool) -> RequestParams:
+def parse_params(
+    given: Mapping[str, Any], *, drops_unsupported: bool, takes_hints: bool = False
+) -> RequestParams:
     """Check the parameters of one request.
 
     Args:
         given: LiteLLM's `optional_params`; `extra_body` in it is opened.
         drops_unsupported: LiteLLM's `drop_params`: leave out what we do not know instead.
+        takes_hints: leave out what cannot change what the answer must be.
 
     Raises:
         UnsupportedParameterError: a parameter that we do not honour, or a value out of range.
     """
     params = {**given, **(given.get("extra_body") or {})}
     params.pop("extra_body", None)
-    params = {k: v for k, v in params.items() if v is not None and k not in HARMLESS}
+    dropped = HARMLESS | LEAKED
+    params = {k: v for k, v in params.items() if v is not None and k not in dropped}
+    if takes_hints:
+        params = {k: v for k, v in _understood(params).items() if k not in HINTS}
     if drops_unsupported:
         params = {k: v for k, v in params.items() if k in RequestParams.model_fields}
     try:
         return RequestParams.model_validate(params)
     except ValidationError as error:
         raise UnsupportedParameterError(_explain(error)) from None
+
+
+def _understood(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with those hints under our names that a model which thinks can follow."""
+    own: dict[str, Any] = {}
+    if isinstance(is_on := params.get("enable_thinking"), bool):
+        own["chat_template_kwargs"] = {
+            "enable_thinking": is_on,
+            **(params.get("chat_template_kwargs") or {}),
+        }
+    reasoning = params.get("reasoning")
+    if isinstance(reasoning, Mapping) and isinstance(effort := reasoning.get("effort"), str):
+        own["reasoning_effort"] = params.get("reasoning_effort", effort)
+    return {**params, **own}
 
 
 def _explain(error: ValidationError) -> str:
@@ -182,6 +246,8 @@ def _explain(error: ValidationError) -> str:
 
 def _explain_one(item: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in item["loc"])
+    if name == "web_search_options":  # what LiteLLM makes of a tool of that type
+        return "web_search is a tool that its vendor runs; nothing here searches, leave it out"
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, RequestParams.model_fields, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""

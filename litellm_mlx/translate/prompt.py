@@ -81,8 +81,8 @@ def chat_prompt(
     if markers is None or not model.thinks:
         if wish.is_on:
             raise UnsupportedParameterError(
-                "this model does not think; leave out reasoning_effort and thinking, or set "
-                "drop_params=True"
+                f"{wish.asked_by} asks for thinking, and this model does not think; leave it out, "
+                "or set drop_params=True"
             )
         text = render_chat(model.tokenizer, messages, template, tools=tools)
         return Prompt(encode_chat(model.tokenizer, text))

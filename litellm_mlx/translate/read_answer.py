@@ -47,5 +47,7 @@ class AnswerReader:
         rest = reader.finish()
         if rest.text or rest.tool_calls:
             yield Delta(event.index, rest.text, rest.reasoning, tool_calls=rest.tool_calls)
+        if reader.stop_sequence is not None:
+            event = replace(event, stop_sequence=reader.stop_sequence)
         is_call = reader.has_calls and event.reason == "stop"
         yield replace(event, reason="tool_calls") if is_call else event

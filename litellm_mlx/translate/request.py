@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from litellm_mlx.config import EngineConfig
@@ -21,6 +21,7 @@ from litellm_mlx.translate.structured import (
 from litellm_mlx.translate.thinking import ThinkingWish, wish_of
 from litellm_mlx.translate.tool_formats.families import form_of
 from litellm_mlx.translate.tools import ToolPlan, plan_tools
+from litellm_mlx.translate.well_formed import checked_params, well_formed
 from litellm_mlx.types import (
     Constraint,
     FinishReason,
@@ -58,6 +59,7 @@ class Call:
         drops_unsupported: LiteLLM's `drop_params`.
         deadline_s: monotonic time.
         repairs_prompt: a known prompt may say more of the answer than the request does.
+        takes_hints: what cannot change what the answer must be is accepted without effect.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -67,6 +69,7 @@ class Call:
     drops_unsupported: bool
     deadline_s: float
     repairs_prompt: bool = True
+    takes_hints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +81,31 @@ class PreparedRequest:
         tools: how its tools are served; `None` where no call can come.
         repairs: what was mended of the request's schema.
         budget_finish_reason: to report where the token budget closes the text.
+        count_only: the caller wants no answer, only the length of the prompt.
     """
 
     generation: GenerationRequest
     tools: ToolPlan | None = None
     repairs: tuple[str, ...] = ()
     budget_finish_reason: FinishReason = "length"
+    count_only: bool = False
 
 
 def build_request(call: Call, model: ChatModel, config: EngineConfig) -> PreparedRequest:
     """Translate one call.
 
     Raises:
+        RequestError: a text that the answer would need holds half a character.
         UnsupportedParameterError: a parameter, a value or a combination that we do not honour.
         ConstraintError: `response_format` is not a usable schema.
         PromptTooLongError: the prompt leaves no room for a completion.
     """
-    params = parse_params(call.params, drops_unsupported=call.drops_unsupported)
+    call = replace(
+        call, messages=well_formed(call.messages), params=checked_params(dict(call.params))
+    )
+    params = parse_params(
+        call.params, drops_unsupported=call.drops_unsupported, takes_hints=call.takes_hints
+    )
     constraint = wanted_constraint(params, params.guided_decoding_backend or config.backend)
     repaired = _repaired(call, params, config)
     if repaired is not None:
@@ -107,7 +118,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         guided = "calls" if tools.may_begin_with_text else "all"
     _check_combination(params, call)
     wish = wish_of(params)
-    if call.drops_unsupported and not model.thinks:
+    if (call.drops_unsupported or call.takes_hints) and not model.thinks:
         wish = ThinkingWish()
     prompt = _prompt(call, model, params, wish, guided, tools)
     _check_ids(params, model)
@@ -132,6 +143,7 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
         tools=tools,
         repairs=() if repaired is None else repaired.repairs,
         budget_finish_reason=params.budget_finish_reason,
+        count_only=params.count_only,
     )
 
 
@@ -157,18 +169,18 @@ def _tool_plan(
 def _stop(
     params: RequestParams, answer: Constraint | None, tools: ToolPlan | None
 ) -> tuple[str, ...]:
-    """The texts that end the answer: none where it is JSON or a call, which end by themselves.
+    """The texts at which the engine ends the answer: none where a constraint says what it is.
 
-    Agents send the stop texts of their own prompts along with everything, smolagents for one.
+    Agents send the stop texts of their own prompts along with everything. What a schema, a regex,
+    a choice, a grammar or a call makes of the text is never cut; the free text beside tools ends
+    by the plan's own grammar.
     """
     if answer is None and tools is None:
         return tuple(params.stop)
-    is_json = answer is not None and answer.kind == "json_schema"
-    must_call = tools is not None and tools.must_call
-    if params.stop and not (is_json or must_call):
+    if params.stop and answer is not None and answer.kind == "structure":
         raise UnsupportedParameterError(
-            "stop together with tools that may be called or with a constraint other than JSON "
-            "could cut a call or the text in half; leave `stop` out"
+            "stop together with a structural tag could cut the text between two tags or a tag in "
+            "half; leave `stop` out"
         )
     return ()
 
@@ -220,9 +232,6 @@ def _max_tokens(
     params: RequestParams, num_prompt: int, model: ChatModel, config: EngineConfig
 ) -> int:
     room = model.context_tokens - num_prompt
-    if room < 1:
-        raise PromptTooLongError(
-            f"the prompt has {num_prompt} tokens and the model's context is "
-            f"{model.context_tokens}; shorten the messages or use a model with a longer context"
-        )
+    if room < 1 and not params.count_only:
+        raise PromptTooLongError(num_prompt, model.context_tokens)
     return min(room, params.max_tokens or config.default_max_tokens)

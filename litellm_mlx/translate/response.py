@@ -125,7 +125,9 @@ class ChunkBuilder:
     """Turns the events of one request into LiteLLM's stream chunks, all with one id.
 
     LiteLLM swallows whatever stands on the chunk that carries the finish reason and everything
-    after it, so the usage goes out on an empty chunk before a bare finish chunk.
+    after it, so the usage goes out on an empty chunk before a bare finish chunk. The empty chunk is
+    of the kind that came last, a call or text: for another kind LiteLLM's Messages door would open
+    an empty block, which Anthropic refuses in a history.
     """
 
     def __init__(self, facts: AnswerFacts) -> None:
@@ -134,6 +136,7 @@ class ChunkBuilder:
         self._created = int(time.time())
         self._finished = Finished(0, "stop")
         self._role: str | None = "assistant"
+        self._last_call: int | None = None  # position of the call that was written last
 
     def chunks(self, event: Event) -> Iterable[ModelResponseStream]:
         """The chunks that one event gives."""
@@ -142,7 +145,7 @@ class ChunkBuilder:
         elif isinstance(event, Finished):
             self._finished = event
         else:
-            last = LiteLLMDelta(content="", role=None)
+            last = self._empty_delta()
             last.provider_specific_fields = self._facts.extras(event, self._finished)
             usage = self._chunk(last)
             usage.usage = _usage(event.usage)
@@ -150,7 +153,15 @@ class ChunkBuilder:
             reason = self._facts.finish_reason(self._finished)
             yield self._chunk(LiteLLMDelta(), finish_reason=reason)
 
+    def _empty_delta(self) -> LiteLLMDelta:
+        if self._last_call is None or self._facts.is_function_call:
+            return LiteLLMDelta(content="", role=None)
+        nothing = _tool_call_delta(ToolCallDelta(self._last_call))
+        return LiteLLMDelta(content=None, role=None, tool_calls=[nothing])
+
     def _delta(self, event: Delta) -> ModelResponseStream:
+        if event.tool_calls:
+            self._last_call = event.tool_calls[-1].position
         delta = LiteLLMDelta(content=event.text, role=self._role, **self._calls(event))
         self._role = None
         if event.reasoning:
@@ -193,7 +204,7 @@ def _tool_call(call: ToolCallDelta) -> ChatCompletionMessageToolCall:
 def _tool_call_delta(call: ToolCallDelta) -> ChatCompletionDeltaToolCall:
     return ChatCompletionDeltaToolCall(
         id=call.id or None,
-        type="function" if call.id else None,
+        type="function",  # on each, as LiteLLM's own streams have it; Google's ADK asks
         index=call.position,
         function=Function(name=call.name or None, arguments=call.arguments),
     )

@@ -126,7 +126,9 @@ def part_of(constraint: Constraint) -> Part:
 def _named(params: RequestParams) -> Iterator[tuple[str, Any, Make]]:
     """Every constraint that the request names: the parameter, its value and what reads it."""
     response_format = params.response_format
-    if response_format is not None and response_format.get("type") != "text":
+    if response_format is not None and response_format.get("type") == "text":
+        constraint_of(response_format, "llguidance")  # asks for nothing, and must say no more
+    elif response_format is not None:
         yield "response_format", response_format, _by_response_format
     for name, make in _GUIDED.items():
         value = getattr(params, name)

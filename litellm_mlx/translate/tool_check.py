@@ -13,7 +13,10 @@ from functools import lru_cache
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.check import Check
+from litellm_mlx.grammar.escaped_lark import text_check
+from litellm_mlx.grammar.text_check import QUICK_CHARACTERS
 from litellm_mlx.grammar.tiers import whole_check
+from litellm_mlx.translate.custom_tools import CONTENT
 from litellm_mlx.translate.tool_formats.form import Tool
 from litellm_mlx.translate.tool_reader import ToolReader, read_calls
 
@@ -36,7 +39,10 @@ def arguments_check(tool: Tool, *, is_vouched_for: bool) -> Check:
     source = json.dumps(tool.own_schema, ensure_ascii=False)
     make = _kept_check if len(source) <= MAX_KEPT_SOURCE else _check
     try:
-        return make(source, is_vouched_for)
+        check = make(source, is_vouched_for)
+        return (
+            check if tool.lark is None else BothChecks(check, ContentCheck(text_check(tool.lark)))
+        )
     except ConstraintError as error:
         raise ConstraintError(f"tool {tool.name!r}: {error}") from error
 
@@ -46,6 +52,28 @@ def _check(source: str, is_vouched_for: bool) -> Check:
 
 
 _kept_check = lru_cache(MAX_KEPT)(_check)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCheck:
+    """The check of a custom tool's only argument, a text with a grammar; see `grammar.check.Check`.
+
+    Attributes:
+        of_text: says what is wrong with the text.
+    """
+
+    of_text: Callable[[str], str | None]
+
+    def __call__(self, text: str) -> str | None:
+        """Say what is wrong with the text in the arguments, or `None`."""
+        return self.of_text(json.loads(text)[CONTENT])
+
+    def prepare(self) -> None:
+        """Do nothing: the grammar was read when the tool was."""
+
+    def is_quick(self, text: str) -> bool:
+        """Whether it takes some 0.2 ms at most."""
+        return len(text) <= QUICK_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Tools and past calls in the prompt, for every chat template.
 
-Owns what a template gets that shows no tools (an instruction in the system message) or no calls
-and results: then a past call is the assistant's text, written as the model is asked to write
-calls, and the results are the user's text, each under the line "Result of NAME:".
+Owns what a template gets that shows no tools (an instruction in the system message), and the shapes
+in which it may show calls and results. Where it shows none, a past call is the assistant's text,
+written as the model is asked to write calls, and the results are the user's text, each under the
+line "Result of NAME:". Whether a template shows a shape is for `places` to say.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from itertools import groupby
 from typing import Any
 
 from litellm_mlx.translate.tool_formats.form import Form, Tool
+from litellm_mlx.translate.turns import join_neighbours
+from litellm_mlx.translate.well_formed import well_formed
 
 Message = dict[str, Any]
 
@@ -40,53 +43,111 @@ def with_instruction(chat: Sequence[Message], text: str) -> list[Message]:
 
 
 def linked(chat: Sequence[Message]) -> list[Message]:
-    """The chat with calls and results that know each other: ids, names and roles as of today."""
-    names: dict[str, str] = {}
-    waiting: list[str] = []
+    """The chat with calls and results that know each other: ids, names and roles as of today.
+
+    Results stand in the order of their calls, since most templates show neither names nor ids.
+    """
+    names: dict[Any, str] = {}
+    waiting: list[tuple[Any, Any]] = []  # the client's id of a call, and ours
     found = []
     for place, message in enumerate(chat):
         message = dict(message)
         if older := message.pop("function_call", None):
             call = {"id": f"call_{place}", "type": "function", "function": dict(older)}
             message["tool_calls"] = [call]
-        if calls := message.get("tool_calls"):
-            message["tool_calls"] = calls = [_linked_call(c, place, i) for i, c in enumerate(calls)]
+        if given := message.get("tool_calls"):
+            calls = [_linked_call(c, place, i) for i, c in enumerate(given)]
+            message["tool_calls"] = calls = _with_ids_of_their_own(calls)
             names.update((call["id"], call["function"].get("name", "")) for call in calls)
-            waiting = [call["id"] for call in calls]
+            waiting = [(c.get("id"), call["id"]) for c, call in zip(given, calls, strict=True)]
         elif message["role"] == "tool":
-            given = message.get("tool_call_id")
-            call_id = given if given in names else next(iter(waiting), None)
+            call_id = _call_of(message.get("tool_call_id"), waiting, names)
             if call_id is not None:
                 message.setdefault("name", names[call_id])
-                message.setdefault("tool_call_id", call_id)
-                waiting = [left for left in waiting if left != call_id]
+                message["tool_call_id"] = call_id
+                waiting = [pair for pair in waiting if pair[1] != call_id]
         found.append(message)
-    return found
+    return _in_order_of_calls(found)
+
+
+def _call_of(given: Any, waiting: Sequence[tuple[Any, Any]], names: Mapping[Any, str]) -> Any:
+    """Our id of the call that a result is of: by its id, else the first that waits for one."""
+    by_id = (ours for theirs, ours in waiting if theirs == given)
+    first = waiting[0][1] if waiting else None
+    return next(by_id, given if given in names else first)
+
+
+def _with_ids_of_their_own(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parallel calls to which a client gave one id, with several."""
+    ids = [call["id"] for call in calls]
+    return [
+        {**call, "id": f"{call['id']}_{i}"} if call["id"] in ids[:i] else call
+        for i, call in enumerate(calls)
+    ]
 
 
 def _linked_call(call: Mapping[str, Any], place: int, index: int) -> dict[str, Any]:
     """A past call with its arguments as an object, which most templates want."""
     function = dict(call.get("function") or {})
     try:
-        function["arguments"] = json.loads(function.get("arguments") or "{}")
+        function["arguments"] = well_formed(json.loads(function.get("arguments") or "{}"))
     except (TypeError, ValueError):
         pass  # an object already, or text that the template may show as it is
     call_id = call.get("id") or f"call_{place}_{index}"
     return {**call, "id": call_id, "type": "function", "function": function}
 
 
-def variants(chat: Sequence[Message], form: Form) -> Iterator[list[Message]]:
-    """The same chat in the shapes that templates ask for, the usual one first.
+def _in_order_of_calls(chat: Sequence[Message]) -> list[Message]:
+    found: list[Message] = []
+    for calls, results in _rounds(chat):
+        order = {call["id"]: place for place, call in enumerate(calls)}
+        found += sorted(results, key=lambda m: order.get(m.get("tool_call_id"), len(order)))
+    return found
+
+
+def _rounds(chat: Sequence[Message]) -> Iterator[tuple[list[Any], list[Message]]]:
+    """Runs of results, each with the calls right before it; any other message alone."""
+    calls: list[Any] = []
+    for is_tool, group in groupby(chat, key=lambda message: message["role"] == "tool"):
+        if is_tool:
+            yield calls, list(group)
+            continue
+        for message in group:
+            calls = message.get("tool_calls") or []
+            yield [], [message]
+
+
+def call_shapes(chat: Sequence[Message], form: Form, template: str) -> Iterator[list[Message]]:
+    """The same chat with its calls in the shapes that templates ask for, the usual one first.
 
     The last is without calls and results, and any template can show it.
+
+    Args:
+        chat: from `linked`.
+        form: how the model writes calls.
+        template: its text, empty where it is not known.
     """
-    yield list(chat)
     if not has_calls(chat):
+        yield list(chat)
         return
-    yield with_short_ids(chat)
-    yield one_call_each(chat)
-    yield with_text_arguments(chat)
+    told = with_lone_results_told(chat)
+    yield from _native_shapes(chat, template)
+    if told != chat:
+        yield from _native_shapes(told, template)
     yield folded(chat, form)
+
+
+def _native_shapes(chat: Sequence[Message], template: str) -> Iterator[list[Message]]:
+    yield list(chat)
+    if template and "tool_calls" not in template:
+        return  # no other name holds calls, unless a whole message is printed
+    if any(message.get("tool_calls") for message in chat):
+        yield with_short_ids(chat)
+        yield with_named_ids(chat)
+        yield one_call_each(chat)
+        yield with_text_arguments(chat)
+        yield with_text_arguments(with_named_ids(chat))
+        yield with_text_arguments(one_call_each(chat))
 
 
 def has_calls(chat: Sequence[Message]) -> bool:
@@ -94,29 +155,13 @@ def has_calls(chat: Sequence[Message]) -> bool:
     return any(message.get("tool_calls") or message["role"] == "tool" for message in chat)
 
 
-def shows_calls(text: str, chat: Sequence[Message]) -> bool:
-    """Whether a rendered chat has its calls and results in it, as anyone would write them.
-
-    A template may quote or trim, so that the longest words are looked for. A call's arguments in
-    Python's notation are a sign of a template that wanted them as text.
-    """
-    for message in chat:
-        for call in message.get("tool_calls") or ():
-            function = call["function"]
-            arguments = function.get("arguments")
-            python = repr(arguments)
-            if function.get("name", "") not in text:
-                return False
-            if isinstance(arguments, dict) and arguments and python != json.dumps(arguments):
-                if "'" in python and python in text:
-                    return False
-        if message["role"] == "tool" and _longest_word(message["content"]) not in text:
-            return False
-    return True
-
-
-def _longest_word(text: str) -> str:
-    return max(re.findall(r"\w+", text), key=len, default="")
+def with_lone_results_told(chat: Sequence[Message]) -> list[Message]:
+    """Results whose call is not there (a client cut the chat's beginning) as the user's text."""
+    known = {call["id"] for message in chat for call in message.get("tool_calls") or ()}
+    return [
+        _result_text(m) if m["role"] == "tool" and m.get("tool_call_id") not in known else m
+        for m in chat
+    ]
 
 
 def with_short_ids(chat: Sequence[Message]) -> list[Message]:
@@ -139,22 +184,46 @@ def with_short_ids(chat: Sequence[Message]) -> list[Message]:
     return found
 
 
-def one_call_each(chat: Sequence[Message]) -> list[Message]:
-    """Several calls of one message as several messages, each before its own result."""
-    found: list[Message] = []
-    results = {m.get("tool_call_id"): m for m in chat if m["role"] == "tool"}
+def with_named_ids(chat: Sequence[Message]) -> list[Message]:
+    """Ids that name the function and count the calls, as Kimi's template shows nothing else.
+
+    The rule is Moonshot's own: `functions.NAME:INDEX`, the index going on through the chat.
+    """
+    new_ids: dict[Any, str] = {}
+    number = 0
+    found = []
     for message in chat:
-        calls = message.get("tool_calls") or []
-        if message["role"] == "tool" and message.get("tool_call_id"):
-            continue  # put behind its call
-        for place, call in enumerate(calls):
-            content = message["content"] if place == 0 else ""
-            found.append({**message, "content": content, "tool_calls": [call]})
-            if call["id"] in results:
-                found.append(results[call["id"]])
-        if not calls:
-            found.append(message)
+        message = dict(message)
+        if calls := message.get("tool_calls"):
+            for call in calls:
+                new_ids[call["id"]] = f"functions.{call['function'].get('name', '')}:{number}"
+                number += 1
+            message["tool_calls"] = [{**call, "id": new_ids[call["id"]]} for call in calls]
+        elif message.get("tool_call_id") in new_ids:
+            message["tool_call_id"] = new_ids[message["tool_call_id"]]
+        found.append(message)
     return found
+
+
+def one_call_each(chat: Sequence[Message]) -> list[Message]:
+    """Several calls of one message as several messages, each before its own results."""
+    found: list[Message] = []
+    for calls, messages in _rounds(chat):
+        if calls:
+            for call in _apart(found.pop()):
+                call_id = call["tool_calls"][0]["id"]
+                found += [call, *(m for m in messages if m.get("tool_call_id") == call_id)]
+        ids = {call["id"] for call in calls}
+        found += [m for m in messages if not ids or m.get("tool_call_id") not in ids]
+    return [one for message in found for one in _apart(message)]
+
+
+def _apart(message: Message) -> list[Message]:
+    """A message as one for each call, the text in the first."""
+    if not (calls := message.get("tool_calls")):
+        return [message]
+    later: Message = {"role": message["role"], "content": ""}
+    return [{**(later if i else message), "tool_calls": [call]} for i, call in enumerate(calls)]
 
 
 def with_text_arguments(chat: Sequence[Message]) -> list[Message]:
@@ -177,26 +246,29 @@ def with_text_arguments(chat: Sequence[Message]) -> list[Message]:
 
 def folded(chat: Sequence[Message], form: Form) -> list[Message]:
     """Calls and results as plain text; messages of one side that then touch are one."""
-    plain = [_folded(message, form) for message in chat]
-    found = []
-    for role, group in groupby(plain, key=lambda message: message["role"]):
-        texts = [message["content"] for message in group if message["content"]]
-        found.append({"role": role, "content": "\n\n".join(texts)})
-    return found
+    return join_neighbours([_folded(message, form) for message in chat])
 
 
 def _folded(message: Message, form: Form) -> Message:
-    content = message["content"]
     if message["role"] == "tool":
-        name = message.get("name", "the call")
-        return {"role": "user", "content": f"Result of {name}:\n{content}"}
-    if calls := message.get("tool_calls"):
-        written = form.between.join(_written(c["function"], form, i) for i, c in enumerate(calls))
-        content = "\n".join(filter(None, [content, form.opens + written + form.closes]))
-    return {"role": message["role"], "content": content}
+        return _result_text(message)
+    if not (calls := message.get("tool_calls")):
+        return message
+    written = form.between.join(_written(c["function"], form, i) for i, c in enumerate(calls))
+    text = "\n".join(filter(None, [message["content"], form.opens + written + form.closes]))
+    return {**{k: v for k, v in message.items() if k != "tool_calls"}, "content": text}
+
+
+def _result_text(message: Message) -> Message:
+    name = message.get("name", "the call")
+    return {"role": "user", "content": f"Result of {name}:\n{message['content']}"}
 
 
 def _written(function: Mapping[str, Any], form: Form, index: int) -> str:
-    arguments = function.get("arguments")
+    arguments = function.get("arguments", {})
     tool = Tool(str(function.get("name", "")), "", {})
-    return form.call_text(tool, arguments if isinstance(arguments, Mapping) else {}, index)
+    if isinstance(arguments, Mapping):
+        return form.call_text(tool, arguments, index)
+    # The model's or the client's own slip, which the model should see as it was.
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return form.text_around(tool, text, index)

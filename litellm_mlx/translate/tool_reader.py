@@ -43,6 +43,7 @@ class ToolReader:
         form: how the model writes calls.
         tools: those it may call.
         may_begin_with_text: free text may stand before the calls.
+        stops: texts that end free text; see `stop_sequence`.
         make_id: gives each call its id.
     """
 
@@ -52,14 +53,17 @@ class ToolReader:
         tools: Sequence[Tool],
         *,
         may_begin_with_text: bool,
+        stops: Sequence[str] = (),
         make_id: Callable[[], str] | None = None,
     ) -> None:
         self._form = form
         self._tools = {tool.name: tool for tool in tools}
         self._make_id = make_id or (short_id if form.has_short_ids else long_id)
         self._may_begin_with_text = may_begin_with_text
+        self._stops = tuple(stops)
         self._buffer = ""
         self._position = -1
+        self.stop_sequence: str | None = None  # the text that ended the answer; not in it
         self._arguments: ArgumentsReader | None = None
         self._step: Callable[[], Iterator[ReadText]] = self._thought
         self._first_head = self._pattern(form.opens + form.head)
@@ -77,7 +81,7 @@ class ToolReader:
 
     def finish(self) -> ReadText:
         """What was held back because it might have become a call."""
-        if self._step in (self._thought, self._start, self._text):
+        if self._step in (self._thought, self._start, self._text, self._rest):
             text, self._buffer = self._buffer, ""
             return ReadText(text)
         return ReadText()
@@ -103,9 +107,9 @@ class ToolReader:
 
     def _thinking(self) -> Iterator[ReadText]:
         closing = self._form.thought[1] if self._form.thought else ""
-        thought, is_over = self._take_until(closing)
+        thought, ending = self._take_until((closing,))
         yield ReadText(reasoning=thought)
-        if is_over:
+        if ending is not None:
             self._buffer = self._buffer[len(closing) :]
             self._step = self._start
 
@@ -125,23 +129,42 @@ class ToolReader:
 
     def _rest(self) -> Iterator[ReadText]:
         """Only text can follow."""
-        text, self._buffer = self._buffer, ""
+        text, ending = self._take_until(self._stops)
         yield ReadText(text)
+        if ending is not None:
+            self._stop(ending)
 
     def _text(self) -> Iterator[ReadText]:
-        text, is_over = self._take_until(self._form.trigger)
+        trigger = self._form.trigger
+        text, ending = self._take_until((trigger, *self._stops))
         yield ReadText(text)
-        if is_over:
+        if ending == trigger:
             self._step = self._head
+        elif ending is not None:
+            self._stop(ending)
 
-    def _take_until(self, ending: str) -> tuple[str, bool]:
-        """What stands before `ending`, or cannot be a part of it; and whether it is there."""
-        at = self._buffer.find(ending)
-        if at < 0:
-            at = len(self._buffer) - _overlap(self._buffer, ending)
-        is_over = self._buffer.startswith(ending, at)
+    def _stop(self, ending: str) -> None:
+        self.stop_sequence = ending
+        self._buffer = ""
+        self._step = self._after_stop
+
+    def _after_stop(self) -> Iterator[ReadText]:
+        """The grammar lets nothing follow."""
+        yield from ()
+
+    def _take_until(self, endings: Sequence[str]) -> tuple[str, str | None]:
+        """What stands before the first of `endings`, or cannot be a part of one; and which it is.
+
+        The first is the one that is complete first, as in the engine.
+        """
+        found = [(at, len(e), e) for e in endings if (at := self._buffer.find(e)) >= 0]
+        if found:
+            at, _, ending = min(found, key=lambda one: (one[0] + one[1], one[0]))
+        else:
+            held = max((_overlap(self._buffer, e) for e in endings), default=0)
+            at, ending = len(self._buffer) - held, None
         taken, self._buffer = self._buffer[:at], self._buffer[at:]
-        return taken, is_over
+        return taken, ending
 
     def _head(self) -> Iterator[ReadText]:
         pattern = self._next_head if self.has_calls else self._first_head

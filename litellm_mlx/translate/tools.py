@@ -3,15 +3,15 @@
 Owns what a request says of tools: names, schemas, who may be called how often. How calls are
 written is the model's form, see `tool_formats`; finding them in the text is `tool_reader`.
 
-A tool's arguments are always constrained to its schema, `strict` or not. Where the schema does
-not say whether there may be properties that it does not name, there may not. `tool_choice` "none"
-leaves the tools out of the prompt too, as vLLM does.
+A tool's arguments are always constrained to its schema, `strict` or not; what is added to the
+schema for that is `tool_schema`. `tool_choice` "none" leaves the tools out of the prompt too, as
+vLLM does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -21,26 +21,32 @@ from pydantic import BaseModel, Field, ValidationError
 from litellm_mlx.errors import ConstraintError, UnsupportedParameterError
 from litellm_mlx.grammar.check import Check
 from litellm_mlx.grammar.constraint import json_schema_constraint
+from litellm_mlx.grammar.escaped_lark import escaped_lark, text_check
 from litellm_mlx.grammar.metaschema import check_is_json_schema
-from litellm_mlx.grammar.structure import FreeText, JsonPart, OneOf, Part, Pattern, Repeat
+from litellm_mlx.grammar.structure import (
+    FreeText,
+    JsonPart,
+    OneOf,
+    Part,
+    Repeat,
+    Text,
+    structure_constraint,
+)
+from litellm_mlx.translate.custom_tools import CONTENT, text_format
 from litellm_mlx.translate.params import RequestParams
 from litellm_mlx.translate.tool_check import BothChecks, CallsCheck, arguments_check
 from litellm_mlx.translate.tool_formats.families import LLAMA, LLAMA_TAGGED
-from litellm_mlx.translate.tool_formats.form import Form, Tool, seq
+from litellm_mlx.translate.tool_formats.form import Form, Tool, one_of, seq
 from litellm_mlx.translate.tool_formats.gemma_form import GemmaForm
 from litellm_mlx.translate.tool_formats.json_form import JsonForm
 from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
 from litellm_mlx.translate.tool_formats.values import is_exact
 from litellm_mlx.translate.tool_reader import ToolReader
-from litellm_mlx.types import Tier
+from litellm_mlx.translate.tool_schema import NO_ARGUMENTS, arguments_schema
+from litellm_mlx.types import Constraint, Tier
 
 # OpenAI's names, and the marks that MCP servers and other clients put into theirs.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$"
-_NO_ARGUMENTS: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {},
-    "additionalProperties": False,
-}
 
 
 class _Function(BaseModel):
@@ -73,6 +79,7 @@ class ToolPlan:
         template_tools: what the chat template is given as `tools`.
         must_call: the answer is a call and nothing else.
         may_begin_with_text: free text may stand before a call.
+        stops: the caller's texts that end a free answer; none within a call, or JSON.
         is_function_call: the request used the older `functions`; so must the answer.
         is_held: the structure's own grammar and checks say all that the tools' schemas say.
         is_answer_free: an answer that is no call is free text.
@@ -85,6 +92,7 @@ class ToolPlan:
     template_tools: tuple[Mapping[str, Any], ...]
     must_call: bool
     may_begin_with_text: bool
+    stops: tuple[str, ...]
     is_function_call: bool
     is_held: bool
     is_answer_free: bool
@@ -101,7 +109,18 @@ class ToolPlan:
 
     def reader(self) -> ToolReader:
         """Give a new reader for one completion."""
-        return ToolReader(self.form, self.tools, may_begin_with_text=self.may_begin_with_text)
+        return ToolReader(
+            self.form,
+            self.tools,
+            may_begin_with_text=self.may_begin_with_text,
+            stops=self.stops,
+        )
+
+    def constraints(self) -> Iterator[tuple[str, Constraint]]:
+        """Each tool's name, and what asks for one call of it."""
+        for tool in self.tools:
+            call = self.form.calls_part((tool,), at_most_one=True)
+            yield tool.name, structure_constraint(call)
 
 
 def plan_tools(params: RequestParams, response_part: Part | None, form: Form) -> ToolPlan | None:
@@ -137,16 +156,19 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
     has_text = not must_call and response_part is None and not form.leads_answer
     calls = form.calls_part(tools, at_most_one=at_most_one)
     is_free = response_part is None or isinstance(response_part, FreeText)
-    reader = partial(ToolReader, form, tools, may_begin_with_text=has_text)
+    stops = () if must_call or response_part is not None else _stops(params, form)
+    root = calls if must_call else _answer_or(calls, response_part, form, stops)
+    reader = partial(ToolReader, form, tools, may_begin_with_text=has_text, stops=stops)
     held = {tool.name: _is_held(tool, form) for tool in tools}
     checks = {t.name: arguments_check(t, is_vouched_for=held[t.name]) for t in tools}
     return ToolPlan(
-        root=_root(calls, None if must_call else _answer(response_part, form), form),
+        root=_with_thought(root, form),
         form=form,
         tools=tools,
         template_tools=template_tools,
         must_call=must_call,
         may_begin_with_text=has_text,
+        stops=stops,
         is_function_call=is_older,
         is_held=all(held.values()),
         is_answer_free=must_call or is_free,
@@ -154,13 +176,7 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
     )
 
 
-def _root(calls: Part, answer: Part | None, form: Form) -> Part:
-    if answer is None:
-        root = calls
-    elif isinstance(answer, FreeText):
-        root = seq(answer, Repeat(calls, 0, 1))
-    else:
-        root = OneOf((answer, calls))
+def _with_thought(root: Part, form: Form) -> Part:
     if form.thought is None:
         return root
     opening, closing = (form.parts(text) for text in form.thought)
@@ -168,25 +184,40 @@ def _root(calls: Part, answer: Part | None, form: Form) -> Part:
     return seq(Repeat(thought, 0, 1), root)
 
 
-def _answer(response_part: Part | None, form: Form) -> Part:
-    """An answer that is no call."""
+def _answer_or(calls: Part, response_part: Part | None, form: Form, stops: tuple[str, ...]) -> Part:
+    """An answer, or calls; free text may come before them where the form allows it.
+
+    A stop text ends the free text and with it the whole, so that it never cuts a call.
+    """
+    head = form.parts(form.answer_head)
     if response_part is not None:
-        return seq(*form.parts(form.answer_head), response_part)
-    if form.answer_head:
-        return seq(*form.parts(form.answer_head), FreeText())
-    if form.leads_answer:
-        return Pattern(_not_beginning_with(form.trigger))
-    return FreeText((form.trigger,))
+        return OneOf((seq(*head, response_part), calls))
+    ends = [Text(stop) for stop in stops]
+    if not form.leads_answer:
+        return seq(FreeText((form.trigger, *stops)), Repeat(one_of([*ends, calls]), 0, 1))
+    free = FreeText(stops, begins_not="" if head else form.trigger)
+    return OneOf((seq(*head, free, *([Repeat(one_of(ends), 0, 1)] if ends else ())), calls))
 
 
-def _not_beginning_with(text: str) -> str:
-    """A regex of the texts that leave `text` before its end, or end before it does."""
-    rest = ""
-    for char in reversed(text):
-        is_plain = char.isalnum() or char in ' "'
-        same = char if is_plain else "\\" + char
-        rest = f"([^{same}](.|\n)*|{same}({rest})?)" if rest else f"[^{same}](.|\n)*"
-    return f"({rest})?"
+def _stops(params: RequestParams, form: Form) -> tuple[str, ...]:
+    """The texts that end a free answer.
+
+    Raises:
+        UnsupportedParameterError: one would cut what a call begins with.
+    """
+    for stop in () if form.answer_head else params.stop:
+        if _touch(stop, form.trigger):
+            raise UnsupportedParameterError(
+                f"stop {stop!r} would cut {form.trigger!r}, with which this model begins a call; "
+                "leave it out"
+            )
+    return tuple(dict.fromkeys(params.stop))
+
+
+def _touch(stop: str, trigger: str) -> bool:
+    """One of them holds the other, or the trigger can begin before the stop text is over."""
+    is_inside = stop in trigger or trigger in stop
+    return is_inside or any(trigger.startswith(stop[at:]) for at in range(1, len(stop)))
 
 
 def _says_nothing(part: Part | None) -> bool:
@@ -211,6 +242,7 @@ def _tools_in(
         raise UnsupportedParameterError("tools and the older functions exclude each other")
     is_older = bool(params.functions)
     given = [{"function": f} for f in params.functions] if is_older else params.tools
+    _check_kinds(given)
     tools: list[Tool] = []
     shown: list[Mapping[str, Any]] = []
     for place, item in enumerate(given):
@@ -232,21 +264,53 @@ def _validated(item: Any, where: str) -> _Function:
         raise UnsupportedParameterError(f"{steps}: {first['msg']}") from None
 
 
-def _tool(function: _Function) -> Tool:
-    schema = dict(function.parameters or _NO_ARGUMENTS)
-    kind = schema.setdefault("type", "object")
-    if kind != "object":
-        raise ConstraintError(
-            f"tool {function.name!r}: parameters describe an object, not {kind!r:.40}"
+def _check_kinds(given: Sequence[Any]) -> None:
+    """Refuse, all in one, what is no function: nothing here runs it or knows its arguments.
+
+    Raises:
+        UnsupportedParameterError: names each.
+    """
+    others = [named for place, item in enumerate(given) if (named := _other_kind(item, place))]
+    if others:
+        raise UnsupportedParameterError(
+            f"only tools of type 'function' are served here, not {', '.join(others)}; leave them "
+            "out, or describe each as a function of your own with its parameters"
         )
-    if "properties" in schema and not schema.keys() & {"patternProperties", "$ref", "allOf"}:
-        schema.setdefault("additionalProperties", False)
+
+
+def _other_kind(item: Any, place: int) -> str | None:
+    """What a tool is that is no function, in the caller's words."""
+    if not isinstance(item, Mapping):
+        return None
+    kind, function = item.get("type", "function"), item.get("function")
+    if kind == "function" and isinstance(function, Mapping):
+        # LiteLLM writes Anthropic's computer tool as a function, its display among the parameters.
+        parameters = function.get("parameters")
+        is_computer = isinstance(parameters, Mapping) and "display_width_px" in parameters
+        return f"'computer' (tools[{place}])" if is_computer else None
+    if kind == "function" or not isinstance(kind, str):
+        return None
+    nested = item.get(kind)
+    name = item.get("name") or (nested.get("name") if isinstance(nested, Mapping) else None)
+    own = f" {name!r}" if isinstance(name, str) and name != kind else ""
+    return f"{kind!r}{own} (tools[{place}])"
+
+
+def _tool(function: _Function) -> Tool:
+    description = function.description or ""
+    custom = text_format(function.name, description, function.parameters)
     try:
-        source = json_schema_constraint(schema).source
-        check_is_json_schema(json.loads(source))
+        own = json.loads(json_schema_constraint(function.parameters or NO_ARGUMENTS).source)
+        check_is_json_schema(own)
+        if custom is not None and custom.regex is not None:
+            own["properties"][CONTENT]["pattern"] = f"^(?:{custom.regex})$"
+        if custom is not None and custom.lark is not None:
+            text_check(custom.lark)  # refuses a grammar that is not usable
+        parameters = arguments_schema(own)
     except ConstraintError as error:
         raise ConstraintError(f"tool {function.name!r}: {error}") from error
-    return Tool(function.name, function.description or "", json.loads(source))
+    lark = None if custom is None else custom.lark
+    return Tool(function.name, description, parameters, own, lark)
 
 
 def _shown(function: _Function) -> Mapping[str, Any]:
@@ -298,8 +362,11 @@ def _unknown_choice(given: object, parameter: str) -> UnsupportedParameterError:
 def _is_held(tool: Tool, form: Form) -> bool:
     """The structure's own grammar and checks say all that the tool's schema says.
 
-    A form of a class that is not ours may write arguments in ways of its own.
+    A form of a class that is not ours may write arguments in ways of its own. For
+    `unevaluatedProperties` see `arguments_schema`.
     """
+    if tool.lark is not None:
+        return type(form) is JsonForm and escaped_lark(tool.lark) is not None
     if type(form) is JsonForm:
-        return True
+        return "unevaluatedProperties" not in tool.own_schema
     return type(form) in (MarkupForm, GemmaForm) and is_exact(tool)

@@ -11,9 +11,6 @@ import litellm
 import pytest
 from pydantic import BaseModel, Field
 
-from litellm_mlx.grammar.structure import json_part
-from litellm_mlx.translate.instructor_prompt import AFTER, BEFORE, instructed_part
-
 USER = [{"role": "user", "content": "hello"}]
 
 
@@ -26,47 +23,6 @@ class Plan(BaseModel, extra="forbid"):
     goal: str = Field(max_length=20)
     steps: list[Step] = Field(min_length=1, max_length=3)
     done: bool
-
-
-MODES = [
-    instructor.Mode.TOOLS,
-    instructor.Mode.TOOLS_STRICT,
-    instructor.Mode.JSON,  # sends no schema: it is read from instructor's prompt
-    instructor.Mode.MD_JSON,  # as above, in a code block
-    instructor.Mode.JSON_SCHEMA,
-]
-
-
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_instructor_gets_its_object_at_the_first_try(tiny: str, mode: instructor.Mode) -> None:
-    client = instructor.from_litellm(litellm.completion, mode=mode)
-    for seed in range(4):
-        plan = client.chat.completions.create(
-            model=tiny,
-            messages=USER,
-            response_model=Plan,
-            max_retries=0,
-            max_tokens=400,
-            seed=seed,
-        )
-        assert isinstance(plan, Plan)
-
-
-def test_instructors_prompt_is_read_to_the_letter_or_not_at_all() -> None:
-    schema = json.dumps(Plan.model_json_schema(), indent=2)
-    system = {"role": "system", "content": f"Be kind.\n\n{BEFORE}{schema}{AFTER}"}
-    any_object = {"type": "json_object"}
-    assert instructed_part([system, *USER], any_object) == json_part(Plan.model_json_schema())
-    assert instructed_part([system, *USER], None) is None
-    for text in (
-        system["content"] + "x",
-        system["content"].replace("genius", "great"),
-        system["content"] + BEFORE + schema + AFTER,
-        BEFORE + "[]" + AFTER,
-        BEFORE + "{" + AFTER,
-    ):
-        assert instructed_part([{**system, "content": text}, *USER], any_object) is None
-        assert instructed_part([{**system, "role": "user"}, *USER], any_object) is None
 
 
 def test_async_instructor(tiny: str) -> None:
@@ -101,6 +57,40 @@ def test_the_responses_api_parses_its_text_format(tiny: str) -> None:
 def test_the_responses_api_asks_for_reasoning(tiny: str) -> None:
     with pytest.raises(litellm.BadRequestError, match="does not think"):
         litellm.responses(model=tiny, input="hi", reasoning={"effort": "low"}, max_output_tokens=20)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"previous_response_id": "resp_1"},
+        {"background": True},
+        {"prompt": {"id": "pmpt_1"}},
+        {"tools": [{"type": "image_generation"}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_the_responses_api_loses_nothing_in_silence(
+    tiny: str, lost: dict[str, Any], is_async: bool, is_stream: bool
+) -> None:
+    """LiteLLM would answer as if it had not been sent."""
+    asked: Any = {"model": tiny, "input": "hi", "max_output_tokens": 5, "stream": is_stream, **lost}
+    with pytest.raises(litellm.BadRequestError, match=next(iter(lost))):
+        if is_async:
+            asyncio.run(litellm.aresponses(**asked))
+        else:
+            litellm.responses(**asked)
+
+
+def test_a_prompt_can_be_counted_and_not_answered(tiny: str) -> None:
+    asked: Any = {"model": tiny, "messages": USER, "max_tokens": 5}
+    counted = litellm.completion(**asked, count_only=True)
+    usage = litellm.completion(**asked).usage
+    assert counted.usage.prompt_tokens == usage.prompt_tokens
+    assert counted.usage.completion_tokens == 0 and not counted.choices[0].message.content
+    chunks = list(litellm.completion(**asked, count_only=True, stream=True))
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
 
 
 def test_anthropics_messages_call_tools(tiny: str) -> None:

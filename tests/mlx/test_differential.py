@@ -28,7 +28,7 @@ SEED = 20261128
 
 
 def test_no_grammar_accepts_what_its_schema_forbids() -> None:
-    """And the final validation withholds nothing that is valid; over 20,000 pairs from one seed."""
+    """And the final validation withholds nothing that is valid; over 15,000 pairs from one seed."""
     print("seed", SEED)
     rng, tally = random.Random(SEED), Tally()
     adapters = [TypeAdapter(model) for model in MODELS]
@@ -44,7 +44,7 @@ def test_no_grammar_accepts_what_its_schema_forbids() -> None:
         search(schema, small_vocabulary(), rng, tally, number=10, num_draws=2, adapter=adapter)
     assert tally.invalid_accepted == []
     assert tally.withheld == []
-    assert tally.pairs > 20_000 and tally.valid > 5_000
+    assert tally.pairs > 15_000 and tally.valid > 5_000
     assert tally.rejected.total() < 0.15 * tally.valid
 
 

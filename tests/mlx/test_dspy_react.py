@@ -117,3 +117,39 @@ def test_instructions_that_end_otherwise_leave_the_open_object() -> None:
     assert found.schema is not None
     arguments = found.schema["properties"]["next_tool_args"]
     assert json.dumps(arguments) == json.dumps({"type": "object", "additionalProperties": True})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "any"},
+        {"type": "Any"},
+        {"type": "string", "enum": 5},
+        {"$ref": "#/$defs/Nowhere"},
+        {"$ref": "https://example.org/schema"},
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"allOf": [{"type": "integer"}, {"type": "string"}]},
+        {"items": 7},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("adapter", [CHAT, JSON], ids=["chat", "json"])
+def test_one_odd_argument_leaves_only_itself_unheld(adapter: dspy.Adapter, odd: Any) -> None:
+    put = dspy.Tool(
+        func=lambda value, place: "set",
+        name="put",
+        desc="Put a value.",
+        args={"value": odd, "place": {"enum": ["a", "b"]}},
+        arg_types={"value": object, "place": str},
+    )
+    module = dspy.ReAct("question -> answer", tools=[put, add])
+    found = step_format(adapter, module)
+    instead = "any JSON" if odd.get("type") in (None, "Any") else "nothing"
+    assert found.repairs == (REPAIR, f"{instead} for 'value' of 'put'")
+    assert found.structure is not None
+    vocabulary = small_vocabulary()
+    index = compile_structure(structure_constraint(found.structure), vocabulary)
+    sources = str(found.structure)
+    assert '"place":{"enum":["a","b"]}' in sources
+    assert '"a":{"type":"integer"}' in sources
+    assert index.guide() is not None

@@ -126,7 +126,9 @@ def test_only_texts_are_embedded(embedder: str, texts: Any) -> None:
 
 def test_a_text_over_the_models_length_is_refused_with_both_counts(embedder: str) -> None:
     assert embed(embedder, ["true" * 128]).shape == (1, DIMENSIONS)
-    with pytest.raises(litellm.ContextWindowExceededError, match=r"text 1 has 129 tokens.*128"):
+    with pytest.raises(
+        litellm.ContextWindowExceededError, match=r"129 tokens > 128 maximum.*split text 1"
+    ):
         litellm.embedding(embedder, input=["true", "true" * 129])
 
 

@@ -19,6 +19,7 @@ from litellm_mlx.errors import (
     ConstraintError,
     EngineError,
     EngineStoppedError,
+    ModelLoadError,
     ModelNotFoundError,
     OverloadedError,
     RequestTimeoutError,
@@ -229,8 +230,8 @@ def _end_of(engine: Engine[LoadedModel]) -> Callable[[], object]:
     return lambda: texts(stream)
 
 
-# The first four calls are the engine's own, to find out what the model can do.
-@pytest.mark.parametrize("num_calls", [4, 5, 6, 7, 16])
+# The first twelve calls are the engine's own, to find out what the model can do.
+@pytest.mark.parametrize("num_calls", [12, 13, 14, 23])
 def test_a_failing_engine_answers_every_request_and_refuses_new_ones(
     tiny_model_dir: Path, num_calls: int
 ) -> None:
@@ -291,6 +292,29 @@ def test_a_model_that_cannot_be_loaded_is_an_error_for_everyone_who_waits(tmp_pa
         with pytest.raises(ModelNotFoundError):
             engine.model(timeout_s=30)
     assert not engine.is_alive
+
+
+@pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt(), ValueError("odd file")])
+def test_whatever_a_load_raises_nobody_waits_for_ever(raised: BaseException) -> None:
+    def load() -> LoadedModel:
+        raise raised
+
+    engine = Engine(load, EngineConfig(), name="odd")
+    for _ in range(2):
+        with pytest.raises(ModelLoadError, match=f"cannot load 'odd': {type(raised).__name__}"):
+            engine.model(timeout_s=30)
+    with pytest.raises(ModelLoadError):
+        engine.submit(request())
+    assert not engine.is_alive
+
+
+def test_a_call_that_ends_the_process_fails_alone(engine: Engine[LoadedModel]) -> None:
+    def leave(worker: object) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        engine.call(leave)
+    assert texts(engine.submit(request(5)))
 
 
 def test_usage_and_timings_are_counted(engine: Engine[LoadedModel]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.errors import ModelLoadError
+from litellm_mlx.models.facts import stated_context
 from litellm_mlx.models.gguf import _LAYER_NAMES, _TOP_NAMES
 from litellm_mlx.models.loader import LoadedModel, load_model
 from litellm_mlx.models.names import parse_model_name
@@ -97,6 +98,15 @@ def test_it_answers_as_the_directory_it_was_made_of(
     assert float(mx.linalg.norm(got - expected) / mx.linalg.norm(expected)) < tolerance
     assert (file.context_tokens, file.vocab_size) == (2048, VOCAB_SIZE)
     assert file.stop_token_ids == {0, 2}
+
+
+def test_its_context_is_read_without_its_tensors(tmp_path: Path, model_dir: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", model_dir)
+    assert stated_context(parse_model_name(str(path))) == load(path).context_tokens == 2048
+    whole = path.read_bytes()
+    for broken in (b"not a GGUF file", whole[:200], b""):
+        path.write_bytes(broken)
+        assert stated_context(parse_model_name(str(path))) is None
 
 
 def test_its_tokenizer_is_the_directorys(tmp_path: Path, model_dir: Path) -> None:

@@ -157,6 +157,28 @@ def test_a_broken_adapter_is_refused(tmp_path: Path, tiny_model_dir: Path) -> No
         load(f"{tiny_model_dir}?adapter={adapter}")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_with_weights_that_are_not_finite_is_refused(
+    tmp_path: Path, tiny_model_dir: Path, value: float
+) -> None:
+    adapter = make_tiny_adapter(tmp_path / "adapter", tiny_model_dir)
+    weights = dict(mx.load(str(adapter / "adapters.safetensors")))
+    name = sorted(weights)[1]
+    weights[name] = mx.where(mx.arange(weights[name].size) == 3, value, weights[name].flatten())
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), weights)
+    with pytest.raises(ModelLoadError, match=r"not finite .*its training diverged"):
+        load(f"{tiny_model_dir}?adapter={adapter}")
+
+
+def test_a_module_that_ends_the_process_is_a_load_error(tmp_path: Path) -> None:
+    """mlx-lm's OLMo calls sys.exit where a package of its own is missing."""
+    path = make_tiny_model(tmp_path / "olmo")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "model_type": "olmo"}))
+    with pytest.raises(ModelLoadError, match=r"cannot load .*SystemExit"):
+        load(path)
+
+
 def test_missing_paths_are_not_found(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("none", "empty", "none.gguf"):

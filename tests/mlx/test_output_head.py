@@ -12,6 +12,7 @@ import pytest
 from litellm_mlx.kvcache.layers import BatchCache
 from litellm_mlx.kvcache.output_head import OutputHead
 from litellm_mlx.kvcache.packing import enable_packing
+from tests.tiny_architectures import make_architecture
 from tests.tiny_model import make_tiny_model
 
 ROWS = [[5, 6, 7, 8], [9], [10, 11]]
@@ -70,3 +71,15 @@ def test_a_model_whose_logits_are_no_function_of_one_hidden_state_gives_all(
     got = head.logits(model, BatchCache.new(model, 1), mx.array([ROWS[0]]), [len(ROWS[0])], [1])
     expected = np.array(model(mx.array([ROWS[0]]))[0, -1])
     np.testing.assert_allclose(np.array(got[0]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "gemma3n", "llama4", "jamba"])
+def test_the_head_is_found_wherever_a_model_keeps_it(tmp_path: Path, kind: str) -> None:
+    from mlx_lm.utils import load_model
+
+    model = load_model(make_architecture(tmp_path / "model", kind))[0]
+    head = OutputHead(model)
+    assert head.is_selective
+    got = head.logits(model, BatchCache.single(model), mx.array([ROWS[0]]), [len(ROWS[0])], [1])
+    assert got.shape[0] == 1
+    np.testing.assert_allclose(np.array(got[0]), all_logits(model, ROWS[0])[-1], atol=1e-4)

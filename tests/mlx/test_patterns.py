@@ -35,8 +35,12 @@ def plan(schema: Any) -> SchemaPlan:
 
 
 def accepts(plan: SchemaPlan, value: Any) -> bool:
-    """Whether a value comes through the grammar and, where there is one, the check."""
-    text = json.dumps(value, ensure_ascii=False)
+    """Whether a value, as json.dumps writes it, comes through."""
+    return accepts_text(plan, json.dumps(value, ensure_ascii=False))
+
+
+def accepts_text(plan: SchemaPlan, text: str) -> bool:
+    """Whether a text comes through the grammar and, where there is one, the check."""
     matcher, token_ids = plan.matcher.deep_copy(), TOKENIZER.tokenize_bytes(text.encode())
     is_whole = matcher.try_consume_tokens(token_ids) == len(token_ids) and matcher.is_accepting()
     return is_whole and plan.check(text) is None

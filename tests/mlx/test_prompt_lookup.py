@@ -14,6 +14,7 @@ from litellm_mlx.engine.engine import Engine
 from litellm_mlx.grammar.constraint import json_schema_constraint
 from litellm_mlx.models.loader import LoadedModel
 from litellm_mlx.types import Delta, SamplingParams
+from tests.tiny_architectures import make_architecture
 from tests.tiny_engine import collect, request, run, run_together, start
 from tests.tiny_model import ROTATING, make_tiny_model
 
@@ -162,3 +163,25 @@ def test_rows_that_cannot_be_packed_guess_nothing(tmp_path: Path) -> None:
     assert len(json.loads(text)) == 30
     assert engine.stats().num_guessed_tokens == 0
     engine.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt-bigcode"])
+def test_a_lone_row_of_a_model_that_cannot_pack_is_guessed_too(kind: str, tmp_path: Path) -> None:
+    """Beside others it is not: no pass brings its rows different numbers of tokens."""
+    if kind == "gemma2":
+        config = {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 50.0}
+        path = make_tiny_model(tmp_path / kind, model_type=kind, config=config)
+    else:
+        path = make_architecture(tmp_path / kind, kind)
+    engine, without = start(path), start(path, prompt_lookup=False)
+    try:
+        assert not engine.call(lambda worker: worker._decode.can_pack)
+        asked = [request(i, LIST, max_tokens=400) for i in range(3)]
+        expected = [run(without, one)[0] for one in asked]
+        assert [run(engine, one)[0] for one in asked] == expected
+        assert engine.stats().num_right_guesses > 0
+        assert engine.stats().num_passes < without.stats().num_passes
+        assert run_together(engine, asked) == expected
+    finally:
+        engine.shutdown()
+        without.shutdown()

@@ -314,16 +314,10 @@ BAD_INPUTS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "tools",
     ),
     (
-        "stop with a regex",
-        {"stop": ["x"], "guided_regex": "[a-z]+"},
+        "stop with the beginning of a call",
+        {"stop": ["<tool"], "tools": [TOOL]},
         litellm.UnsupportedParamsError,
-        "stop",
-    ),
-    (
-        "stop with tools that may be called",
-        {"stop": ["x"], "tools": [TOOL]},
-        litellm.UnsupportedParamsError,
-        "stop",
+        "stop '<tool'",
     ),
 ]
 
@@ -416,3 +410,19 @@ def test_after_a_failure_the_next_request_starts_a_new_engine(
         with pytest.raises(litellm.InternalServerError, match="device lost"):
             ask(model)
     assert ask(model).choices[0].message.content
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_every_chunk_of_a_text_completion_holds_a_string(tiny: str, is_async: bool) -> None:
+    options: dict[str, Any] = {"model": tiny, "prompt": "Once", "max_tokens": 5, "stream": True}
+
+    async def atexts() -> list[Any]:
+        stream: Any = await litellm.atext_completion(**options)
+        return [chunk.choices[0].text async for chunk in stream]
+
+    if is_async:
+        texts = asyncio.run(atexts())
+    else:
+        texts = [chunk.choices[0].text for chunk in litellm.text_completion(**options)]
+    assert len(texts) > 1
+    assert all(isinstance(text, str) for text in texts)

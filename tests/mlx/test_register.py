@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import litellm
 import litellm.utils
@@ -15,6 +16,7 @@ from litellm.litellm_core_utils.fallback_generalizations import (
 import litellm_mlx
 from litellm_mlx.models.names import aliases
 from tests.programs import output_of
+from tests.tiny_model import make_tiny_model
 
 NAMES = [
     "mlx/qwen3-4b",
@@ -79,7 +81,7 @@ def test_other_custom_providers_stay() -> None:
         litellm.custom_provider_map.remove(other)
 
 
-def test_model_info_gives_the_context_and_costs_nothing(tiny: str) -> None:
+def test_model_info_gives_the_context_and_costs_nothing(tiny: str, tmp_path: Path) -> None:
     for alias, facts in aliases().items():
         info = litellm.get_model_info(f"mlx/{alias}")
         assert info["max_input_tokens"] == facts.context_tokens
@@ -87,6 +89,9 @@ def test_model_info_gives_the_context_and_costs_nothing(tiny: str) -> None:
         assert info["mode"] == ("embedding" if facts.embeds else "chat")
         assert litellm.supports_response_schema(f"mlx/{alias}") is not facts.embeds
     assert litellm.get_model_info("mlx/org/unknown")["max_input_tokens"] is None
+    for name in ("gpt-5.5", "gpt-4o-mini"):  # a cloud model's name, of which nothing is taken over
+        make_tiny_model(tmp_path / name, config={"max_position_embeddings": 333})
+        assert litellm.get_model_info(f"mlx/{tmp_path}/{name}")["max_input_tokens"] == 333
     litellm_mlx.load(tiny)
     assert litellm.get_model_info(tiny)["max_input_tokens"] == 2048
 

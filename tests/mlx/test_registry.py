@@ -211,25 +211,58 @@ def test_adapters_share_the_weights_of_their_base(
     alone.unload_all()
 
 
+def replace_adapter(path: Path, base: str, seed: int) -> None:
+    """Write another adapter in the place of one, as a further training does."""
+    new = make_tiny_adapter(path.with_name("new"), base, seed=seed)
+    for file in new.iterdir():
+        file.replace(path / file.name)
+    new.rmdir()
+
+
+def test_an_adapter_that_is_replaced_in_place_is_noticed(
+    registry: ModelRegistry, paths: list[str], tmp_path: Path
+) -> None:
+    """The next request is answered by the new one; whom the old one answers, it goes on to."""
+    adapter = make_tiny_adapter(tmp_path / "adapter", paths[0], seed=0)
+    name = f"{paths[0]}?adapter={adapter}"
+    old_text = answer(registry, name, 0)
+    registry.pin(name)
+    with registry.lease(name) as held:
+        replace_adapter(adapter, paths[0], seed=1)
+        new_text = answer(registry, name, 0)
+        assert new_text != old_text
+        assert collect(held.engine.submit(request(0, None, max_tokens=8)))[0] == old_text
+        old_engine = held.engine
+    wait_until(lambda: not old_engine.is_alive)
+    assert answer(registry, name, 0) == new_text
+    assert [status.is_pinned for status in registry.models()] == [True]
+    for file in adapter.iterdir():
+        file.unlink()
+    assert answer(registry, name, 0) == new_text, "one that is gone stays in use"
+
+
 METAL_ERROR = "[METAL] Command buffer execution failed: Insufficient Memory (00000008)"
 
 
 class FailingModel:
-    """A model under which the device fails at the first pass of a request."""
+    """A model under which the device fails at the first pass over more than so many tokens."""
 
-    def __init__(self, model: Any, message: str) -> None:
+    def __init__(self, model: Any, message: str, num_tokens: int) -> None:
         self._model = model
         self._message = message
+        self._num_tokens = num_tokens
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, tokens: Any, **kwargs: Any) -> Any:
-        if tokens.size > 4:  # no probe of the engine's own
+        if tokens.size > self._num_tokens:
             raise RuntimeError(self._message)
         return self._model(tokens, **kwargs)
 
 
+# The engine's own passes, to find out what the model can do, are over 20 tokens at most.
+@pytest.mark.parametrize(("num_tokens", "told"), [(20, "the engine failed"), (0, "first forward")])
 @pytest.mark.parametrize(
     ("message", "falls_back"),
     [
@@ -245,6 +278,8 @@ def test_after_a_failure_of_the_gpu_models_are_loaded_on_the_cpu(
     caplog: pytest.LogCaptureFixture,
     message: str,
     falls_back: bool,
+    num_tokens: int,
+    told: str,
 ) -> None:
     """No GPU is at hand: the error is raised where MLX would, and the choice is looked at."""
     chosen: list[str] = []
@@ -255,11 +290,12 @@ def test_after_a_failure_of_the_gpu_models_are_loaded_on_the_cpu(
         loaded.append(original(*args, **kwargs))
         if len(loaded) > 1:
             return loaded[-1]
-        return dataclasses.replace(loaded[0], model=FailingModel(loaded[0].model, message))
+        failing = FailingModel(loaded[0].model, message, num_tokens)
+        return dataclasses.replace(loaded[0], model=failing)
 
     monkeypatch.setattr(registry_module, "load_model", load)
     monkeypatch.setattr(registry_module, "use_cpu", lambda: chosen.append("cpu"))
-    with pytest.raises(EngineError, match="the engine failed"):
+    with pytest.raises((EngineError, ModelLoadError), match=told):
         answer(registry, paths[0], 1)
     with caplog.at_level(logging.WARNING, "litellm_mlx"):
         assert answer(registry, paths[0], 1)

@@ -16,7 +16,9 @@ import pytest
 from litellm_mlx.config import EngineConfig
 from litellm_mlx.engine import admission
 from litellm_mlx.engine.engine import Engine
-from litellm_mlx.engine.stream import EventStream
+from litellm_mlx.engine.sequence import RunningRequest
+from litellm_mlx.engine.stream import Channel, EventStream
+from litellm_mlx.engine.worker import Worker
 from litellm_mlx.errors import KVBudgetError
 from litellm_mlx.kvcache.cost import measure_cost
 from litellm_mlx.kvcache.layers import BatchCache
@@ -251,3 +253,25 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 20) -> bool:
             return True
         time.sleep(0.005)
     return False
+
+
+def test_the_progress_of_prefill_is_told(tiny_model_dir: Path) -> None:
+    """Of a prompt on its way, and of one that waits behind it, until both are through."""
+    engine = start(tiny_model_dir, max_batch_size=1, prefill_step_tokens=16)
+
+    def drive(worker: Worker) -> list[tuple[int, int]]:
+        asked = [request(prompt(50, i), 2) for i in range(2)]
+        runs = [RunningRequest(one, Channel()) for one in asked]
+        for run in runs:
+            run.sequences = engine._make_sequences(run, engine.model())
+            worker.add(run)
+        told = [worker.prefill_progress]
+        while not worker.is_idle:
+            worker.step()
+            told.append(worker.prefill_progress)
+        return told
+
+    told = engine.call(drive)
+    engine.shutdown()
+    assert told[:4] == [(0, 100), (16, 100), (32, 100), (48, 100)]
+    assert told[-1] == (0, 0)

@@ -93,6 +93,7 @@ def test_with_the_key_a_person_sees_what_goes_on(proxy: Proxy, page: Page) -> No
     live = [dict(zip(header, row, strict=True)) for row in rows]
     assert sorted(row["schema"] for row in live) == ["no", "no", "yes"]
     assert all(float(row["tokens/s"]) > 0 for row in live)
+    assert all(row["read"] == "100%" for row in live)
     assert all(row["prompt tokens"] == live[0]["prompt tokens"] for row in live)
 
     _, error = page.table("#errors")
@@ -102,7 +103,7 @@ def test_with_the_key_a_person_sees_what_goes_on(proxy: Proxy, page: Page) -> No
 
 def test_the_page_follows_what_goes_on(proxy: Proxy, page: Page) -> None:
     page.type_into("#key", proxy.key)
-    written = "document.querySelectorAll('#live td:nth-child(5)')[0]"
+    written = "document.querySelectorAll('#live td:nth-child(6)')[0]"
     page.wait_for(f"{written} != undefined")
     before = page.evaluate(f"{written}.innerText")
     page.wait_for(f"{written}.innerText != '{before}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,44 @@ def test_a_model_that_does_not_think_says_so(tiny: str) -> None:
         ask(tiny, reasoning_effort="low", drop_params=True).choices[0].message.content is not None
     )
     assert ask(tiny, reasoning_effort="none").choices[0].message.content is not None
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort"),
+    [
+        ({"type": "adaptive"}, None),
+        ({"type": "adaptive", "display": "omitted"}, None),
+        ({"type": "adaptive"}, "max"),
+        ({"type": "disabled"}, None),
+        (None, "low"),
+    ],
+)
+def test_a_messages_request_that_leaves_thinking_open_is_no_demand(
+    tiny: str, thinking: dict[str, Any] | None, effort: str | None
+) -> None:
+    """Claude Code sends such to every model; LiteLLM makes an effort of it for other providers."""
+    assert ask_anthropic(
+        tiny, thinking=thinking, output_config={"effort": effort} if effort else {}
+    )
+
+
+def test_a_messages_request_has_its_exact_budget(switched: str, tiny: str) -> None:
+    """LiteLLM's nearest effort would be of 128 tokens, and the thought would never end in 30."""
+    thinking = {"type": "enabled", "budget_tokens": 4}
+    for _ in range(4):
+        *thought, text = ask_anthropic(switched, thinking=thinking)
+        assert text["type"] == "text"
+        assert all(block["type"] == "thinking" for block in thought)  # none where it is empty
+    with pytest.raises(litellm.BadRequestError, match="thinking asks for thinking, and this model"):
+        ask_anthropic(tiny, thinking=thinking)
+
+
+def ask_anthropic(name: str, **options: Any) -> Any:
+    """The blocks of a message by Anthropic's API."""
+    call = litellm.anthropic_messages(
+        model=name, messages=USER, max_tokens=30, temperature=0.5, **options
+    )
+    return asyncio.run(call)["content"]
 
 
 def test_reasoning_is_advertised_once_it_is_known(switched: str, tiny: str) -> None:

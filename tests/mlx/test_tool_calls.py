@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -154,3 +155,43 @@ def test_a_bad_tool_is_refused_by_name(tiny: str, options: dict[str, Any], named
     with pytest.raises((BadRequestError, UnsupportedParamsError)) as caught:
         ask(tiny, **options)
     assert named in str(caught.value)
+
+
+def test_a_tool_that_nothing_satisfies_is_refused_by_its_name(tiny: str) -> None:
+    impossible = {"type": "string", "enum": [1]}
+    nothing = {"type": "object", "properties": {"n": impossible}, "required": ["n"]}
+    odd = {"type": "function", "function": {"name": "odd_one", "parameters": nothing}}
+    with pytest.raises(BadRequestError, match="tool 'odd_one': "):
+        ask(tiny, tools=[*TOOLS, odd])
+
+
+def test_streamed_deltas_name_their_type_and_end_in_no_other_block(tiny: str) -> None:
+    for seed in range(2):
+        stream = ask(tiny, tool_choice="required", stream=True, seed=seed)
+        deltas = [chunk.choices[0].delta for chunk in stream]
+        calls = [call for delta in deltas for call in delta.tool_calls or []]
+        assert calls
+        assert {call.type for call in calls} == {"function"}
+        assert not any(delta.content for delta in deltas)
+
+
+def test_anthropics_messages_have_no_empty_text_after_a_streamed_call(tiny: str) -> None:
+    parameters = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+
+    async def kinds() -> list[str]:
+        stream: Any = await litellm.anthropic.messages.acreate(
+            model=tiny,
+            messages=USER,
+            max_tokens=120,
+            tools=[{"name": "count", "input_schema": parameters}],
+            tool_choice={"type": "any"},
+            stream=True,
+        )
+        text = b"".join([chunk async for chunk in stream]).decode()
+        events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+        starts = [event for event in events if event["type"] == "content_block_start"]
+        return [event["content_block"]["type"] for event in starts]
+
+    found = asyncio.run(kinds())
+    assert found
+    assert set(found) == {"tool_use"}

@@ -106,8 +106,8 @@ def test_a_template_without_a_tool_role_gets_plain_words() -> None:
     call_text = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo", "days": 4}}'
     assert f"<|im_start|>assistant\n{call_text}" in text
     assert (
-        "<|im_start|>user\nResult of set_alarm:\nalarm-is-set\n\nResult of get_weather:\n" in text
-    )
+        '<|im_start|>user\nResult of get_weather:\nsaid "sunny"\n\nResult of set_alarm:\n' in text
+    )  # in the order of the calls
 
 
 def test_a_template_of_strict_turns_without_system_gets_plain_words() -> None:
@@ -121,7 +121,7 @@ def test_a_template_of_strict_turns_without_system_gets_plain_words() -> None:
     assert text.startswith("<start_of_turn>user\nBe terse.")
     assert "You can call functions." in text
     assert text.count("<start_of_turn>model") == 2
-    assert 'Result of get_weather:\nsaid "sunny"\n\nThanks. And tomorrow?' in text
+    assert "Result of set_alarm:\nalarm-is-set\n\nThanks. And tomorrow?" in text
 
 
 def test_one_call_a_message_where_the_template_wants_it() -> None:

@@ -172,6 +172,12 @@ def test_disjointness_of_a_hostile_one_of_is_given_up_soon() -> None:
     assert not are_disjoint([parts] * 20, {})
 
 
+def bounds_of(narrowed: Any) -> dict[str, float]:
+    """The bounds; beside some of them stand numbers that the engine's range leaves out."""
+    own = narrowed.get("anyOf", [narrowed])[0]
+    return {k: v for k, v in own.items() if "inimum" in k or "aximum" in k}
+
+
 @pytest.mark.parametrize(
     ("schema", "bounds"),
     [
@@ -191,14 +197,13 @@ def test_disjointness_of_a_hostile_one_of_is_given_up_soon() -> None:
 def test_bounds_become_inclusive_and_readable(schema: Any, bounds: dict[str, float]) -> None:
     narrowed = narrow_schema(schema)
     assert isinstance(narrowed, dict)
-    assert {k: v for k, v in narrowed.items() if "inimum" in k or "aximum" in k} == bounds
+    assert bounds_of(narrowed) == bounds
 
 
 def test_bounds_move_inwards_only_and_stay_strict_as_floats() -> None:
     for bound in (1, 0.1, 99.99, 1e15, -3.25, 123456.789, 0.30000000000000004, 1e-9, -1e-7, 2**60):
-        low = narrow_schema({"type": "number", "exclusiveMinimum": bound})
-        high = narrow_schema({"type": "number", "exclusiveMaximum": bound})
-        assert isinstance(low, dict) and isinstance(high, dict)
+        low = bounds_of(narrow_schema({"type": "number", "exclusiveMinimum": bound}))
+        high = bounds_of(narrow_schema({"type": "number", "exclusiveMaximum": bound}))
         assert float(high["maximum"]) < bound < float(low["minimum"])
         assert (
             Decimal(repr(low["minimum"])) - Decimal(repr(bound))

@@ -27,12 +27,13 @@ LAYERS = [
 ]
 BORDERS = {
     "litellm": {
-        *("translate/response.py", "provider.py", "register.py", "serving/app.py"),
+        *("translate/response.py", "provider.py", "register.py"),
+        *("serving/app.py", "serving/running.py"),
         *("cli/chat.py", "cli/doctor.py", "cli/measure.py"),
     },
     "mlx_lm": {
         *("kvcache/layers.py", "kvcache/packing.py", "kvcache/row_state.py"),
-        "kvcache/session_file.py",
+        *("kvcache/session_file.py", "kvcache/probe.py"),
         *("engine/sampling.py", "engine/text.py"),
         *("models/adapters.py", "models/base.py", "models/gguf.py"),
         "models/weights.py",

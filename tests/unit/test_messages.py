@@ -18,21 +18,21 @@ class RecordingTokenizer:
     has_chat_template = True
     bos_token_id = None
 
-    def __init__(self, *, refuses_system: bool = False) -> None:
-        self.refuses_system = refuses_system
+    def __init__(self, *, refuses: str = "") -> None:
+        self.refuses = refuses
         self.chat: list[dict[str, Any]] = []
         self.kwargs: dict[str, Any] = {}
 
     def apply_chat_template(self, chat: list[dict[str, Any]], **kwargs: Any) -> str:
-        if self.refuses_system and any(m["role"] == "system" for m in chat):
-            raise TemplateError("System role not supported")
+        if any(m["role"] == self.refuses for m in chat):
+            raise TemplateError(f"{self.refuses} role not supported")
         self.chat, self.kwargs = chat, kwargs
         return "".join(
             f"<{m['role']}>{m['content']}{json.dumps(m.get('tool_calls'))}" for m in chat
         )
 
 
-def rendered(*messages: dict[str, Any], **options: bool) -> RecordingTokenizer:
+def rendered(*messages: dict[str, Any], **options: str) -> RecordingTokenizer:
     tokenizer = RecordingTokenizer(**options)
     render_chat(tokenizer, messages, {})
     return tokenizer
@@ -71,7 +71,7 @@ def test_an_empty_last_assistant_message_is_no_prefill() -> None:
 
 def test_system_text_moves_to_the_user_where_the_template_has_no_system_role() -> None:
     tokenizer = rendered(
-        {"role": "system", "content": "s"}, {"role": "user", "content": "u"}, refuses_system=True
+        {"role": "system", "content": "s"}, {"role": "user", "content": "u"}, refuses="system"
     )
     assert tokenizer.chat == [{"role": "user", "content": "s\n\nu"}]
 
@@ -91,8 +91,8 @@ def test_nothing_to_answer_is_refused(messages: list[dict[str, Any]]) -> None:
 
 
 def test_what_a_template_refuses_is_a_typed_error() -> None:
-    with pytest.raises(RequestError, match="System role not supported"):
-        rendered({"role": "system", "content": "alone"}, refuses_system=True)
+    with pytest.raises(RequestError, match="user role not supported"):
+        rendered({"role": "user", "content": "alone"}, refuses="user")
 
 
 def test_an_open_thinking_block_is_seen() -> None:

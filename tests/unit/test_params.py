@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from litellm_mlx.errors import UnsupportedParameterError
-from litellm_mlx.translate.params import HARMLESS, RequestParams, parse_params
+from litellm_mlx.translate.params import HARMLESS, HINTS, RequestParams, parse_params
 from litellm_mlx.types import SamplingDefaults
 
 NO_DEFAULTS = SamplingDefaults()
@@ -94,3 +94,23 @@ def test_logprobs_of_both_apis() -> None:
     assert parse(logprobs=True).num_top_logprobs == 0
     assert parse(logprobs=True, top_logprobs=4).num_top_logprobs == 4
     assert parse(logprobs=2).num_top_logprobs == 2  # text completion's count
+
+
+@pytest.mark.parametrize("name", sorted(HINTS))
+def test_a_hint_is_taken_where_hints_are_and_refused_elsewhere(name: str) -> None:
+    assert parse_params({name: "x"}, drops_unsupported=False, takes_hints=True) == parse()
+    with pytest.raises(UnsupportedParameterError, match=name):
+        parse(**{name: "x"})
+
+
+def test_hints_that_a_thinking_model_can_follow_reach_it() -> None:
+    given = {"enable_thinking": False, "reasoning": {"effort": "none"}, "temperature": 0.5}
+    params = parse_params(given, drops_unsupported=False, takes_hints=True)
+    assert params.chat_template_kwargs == {"enable_thinking": False}
+    assert params.reasoning_effort == "none" and params.temperature == 0.5
+
+
+def test_what_changes_an_answer_is_no_hint() -> None:
+    for name in ("mcp_servers", "web_search_options", "temprature"):
+        with pytest.raises(UnsupportedParameterError, match=name):
+            parse_params({name: {}}, drops_unsupported=False, takes_hints=True)

@@ -79,7 +79,7 @@ def test_no_plan_where_no_call_may_come(params: dict[str, Any]) -> None:
         ({"tool_choice": "required"}, "there are no tools"),
         ({"tools": [TOOLS[0], TOOLS[0]]}, r"tools\[1\]: two tools are named 'add'"),
         ({"tools": TOOLS, "functions": [ADD]}, "exclude each other"),
-        ({"tools": [{"type": "web_search"}]}, r"tools\[0\].type: "),
+        ({"tools": [{"type": "web_search"}]}, r"'web_search' \(tools\[0\]\)"),
         ({"tools": [{"type": "function"}]}, r"tools\[0\].function: Field required"),
         ({"tools": [{"function": {"name": "a b"}}]}, r"tools\[0\].function.name: "),
         ({"tools": [{"function": {"name": 'a"\n'}}]}, r"tools\[0\].function.name: "),
@@ -91,6 +91,36 @@ def test_no_plan_where_no_call_may_come(params: dict[str, Any]) -> None:
 def test_what_is_not_known_is_refused_by_name(params: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedParameterError, match=message):
         planned(**params)
+
+
+VENDORS = [
+    {"type": "web_search_20250305", "name": "web_search"},
+    {"type": "web_fetch_20250910", "name": "web_fetch"},
+    {"type": "code_execution_20250825", "name": "code_execution"},
+    {"type": "bash_20250124", "name": "bash"},
+    {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
+    {"type": "memory_20250818", "name": "memory"},
+    {"type": "file_search", "vector_store_ids": ["a"]},
+    {"type": "mcp", "server_label": "docs"},
+    {"type": "image_generation"},
+    {"type": "custom", "custom": {"name": "code_exec"}},
+]
+
+
+def test_tools_that_are_no_functions_are_all_named_in_one_message() -> None:
+    with pytest.raises(UnsupportedParameterError) as caught:
+        planned(tools=[*TOOLS, *VENDORS])
+    for place, tool in enumerate(VENDORS, len(TOOLS)):
+        assert f"{tool['type']!r}" in str(caught.value)
+        assert f"(tools[{place}])" in str(caught.value)
+    assert "'code_exec'" in str(caught.value)
+    assert "(tools[0])" not in str(caught.value)
+
+
+def test_a_computer_that_comes_as_a_function_is_refused_by_name() -> None:
+    display = {"display_width_px": 1024, "display_height_px": 768}
+    with pytest.raises(UnsupportedParameterError, match=r"'computer' \(tools\[0\]\)"):
+        planned(tools=[{"function": {"name": "computer", "parameters": display}}])
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,14 @@ class Tool:
     Attributes:
         parameters: the JSON schema that its arguments are written by.
         own: the schema that the caller sent, where that is another.
+        lark: the grammar of its only argument, a custom tool's text.
     """
 
     name: str
     description: str
     parameters: Schema
     own: Schema | None = None
+    lark: str | None = None
 
     @property
     def own_schema(self) -> Schema:
@@ -125,8 +127,12 @@ class Form:
 
     def call_text(self, tool: Tool, arguments: Mapping[str, Any], index: int = 0) -> str:
         """One call as this form writes it."""
+        return self.text_around(tool, self.arguments_text(tool, arguments), index)
+
+    def text_around(self, tool: Tool, arguments: str, index: int = 0) -> str:
+        """One call around arguments that are text already."""
         head = self.head.replace("INDEX", str(index)).replace("NAME", tool.name)
-        return head + self.arguments_text(tool, arguments) + self.tail
+        return head + arguments + self.tail
 
 
 def seq(*parts: Part) -> Part:

@@ -6,15 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from litellm_mlx.grammar.structure import Part, json_part
-from litellm_mlx.translate.tool_formats.form import ArgumentsReader, Form, Tool
+from litellm_mlx.grammar.escaped_lark import escaped_lark
+from litellm_mlx.grammar.structure import Grammar, Part, Text, json_part
+from litellm_mlx.translate.custom_tools import CONTENT
+from litellm_mlx.translate.tool_formats.form import ArgumentsReader, Form, Tool, seq
 
 
 class JsonForm(Form):
     """Arguments as JSON; they are streamed as they come."""
 
     def arguments_part(self, tool: Tool) -> Part:
-        """The tool's schema itself."""
+        """The tool's schema itself, or its one text by its own grammar where that is known."""
+        if tool.lark is not None and (escaped := escaped_lark(tool.lark)) is not None:
+            return seq(Text(f'{{"{CONTENT}": "'), Grammar(escaped), Text('"}'))
         return json_part(tool.parameters)
 
     def arguments_reader(self, tool: Tool) -> ArgumentsReader:
