@@ -93,6 +93,7 @@ def test_a_class_lets_nothing_through_that_it_leaves_out(class_: str) -> None:
         (r"[+--]", r"[+-\-]"),
         (r"[a&&b]", r"[a\&\&b]"),
         (r"^a{$", r"^a\{$"),
+        (r"^a}$", r"^a\}$"),
         (r"^\<$", r"^<$"),
         (r"^[a-z0-9_.-]{2,3}$", r"^[a-z0-9_.-]{2,3}$"),
         (r"^[^]$", r"^[^]$"),
