@@ -15,6 +15,7 @@ from typing import Any
 
 import jsonschema
 from jsonschema.validators import validator_for
+from referencing.exceptions import Unresolvable
 
 _SPACES = r" \t\n\r\f\v\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 _ESCAPES = {"d": "0-9", "w": "A-Za-z0-9_", "s": _SPACES}
@@ -121,6 +122,16 @@ class Oracle:
         types = base.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
         kind = jsonschema.validators.extend(base, {"multipleOf": _multiple_of}, type_checker=types)
         self._validator = kind(_in_python(schema), format_checker=_format_checker(base))
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether the package finds what the schema refers to."""
+        try:
+            for value in (None, 1, "a", [], {}):
+                self._validator.is_valid(value)
+        except Unresolvable:
+            return False
+        return True
 
     def is_valid(self, text: str) -> bool:
         """Whether the text is JSON that the schema accepts."""
