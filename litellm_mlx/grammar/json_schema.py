@@ -13,7 +13,6 @@ from litellm_mlx.grammar.disjoint import are_disjoint
 from litellm_mlx.grammar.formats import FORMATS
 from litellm_mlx.grammar.numbers import BOUNDS, narrow_bounds, short_decimals
 from litellm_mlx.grammar.patterns import name_pattern, value_pattern
-from litellm_mlx.grammar.regex_example import regex_words
 
 Schema = dict[str, Any] | bool
 _SCHEMA_TYPES = (dict, bool)  # a test against the union takes twice as long
@@ -144,7 +143,6 @@ def _narrow(schema: Schema, root: Schema) -> Schema:
     if "pattern" in kept:
         kept["pattern"] = _engine_pattern(kept["pattern"])
     if "patternProperties" in kept:
-        _name_used_up(kept)
         is_closed = kept.get("additionalProperties") is False
         kept["patternProperties"] = _spelled_names(kept["patternProperties"], is_closed)
     if not BOUNDS.isdisjoint(kept):
@@ -161,29 +159,6 @@ def _engine_pattern(pattern: str) -> str:
     if pattern == DECIMAL:
         return _DECIMAL_WITHOUT_LOOKAHEAD
     return value_pattern(pattern) or pattern
-
-
-def _name_used_up(schema: dict[str, Any]) -> None:
-    """Ask of the listed properties what a regex asks that matches no other name.
-
-    llguidance 1.9.1 leaves such a regex in, with no name for it, and a text that begins one runs
-    into a dead end (its issue 265).
-    """
-    properties = schema.get("properties", {})
-    listed = {*properties, *schema.get("required", ())}
-    left = dict(schema["patternProperties"])
-    for pattern, wanted in schema["patternProperties"].items():
-        words = regex_words(pattern, len(listed))
-        if words is None or not words <= listed:
-            continue
-        del left[pattern]
-        asked = {
-            name: {"allOf": [properties[name], wanted]} for name in properties if name in words
-        }
-        asked |= {name: wanted for name in sorted(words - properties.keys())}
-        properties = {**properties, **asked}
-    if len(left) < len(schema["patternProperties"]):
-        schema["patternProperties"], schema["properties"] = left, properties
 
 
 def _spelled_names(named: dict[str, Any], is_closed: bool) -> dict[str, Any]:

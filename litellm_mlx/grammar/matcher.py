@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -93,6 +93,27 @@ def check_schema(schema: Schema) -> None:
     problems = with_stack_for(grammar, read)
     if problems:
         raise NotCompiledError("; ".join(problems))
+
+
+def leaves_a_name(pattern: str, names: Iterable[str]) -> bool:
+    """Whether the engine can write a name that a regex matches and that is none of some others.
+
+    True for a regex that it does not take. Cost: 0.5 ms.
+    """
+    from llguidance import LLMatcher
+
+    from litellm_mlx.grammar.vocabulary import byte_vocabulary
+
+    schema: Schema = {
+        "type": "object",
+        "properties": dict.fromkeys(names, False),
+        "patternProperties": {pattern: True},
+        "additionalProperties": False,
+    }
+    tokenizer = byte_vocabulary().ll_tokenizer
+    matcher = LLMatcher(tokenizer, json_grammar(schema), log_level=0)
+    start = tokenizer.tokenize_bytes(b'{"')
+    return matcher.is_error() or matcher.try_consume_tokens(start) == len(start)
 
 
 def json_grammar(schema: Schema) -> str:

@@ -35,7 +35,7 @@ _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11}
 _SET_SYNTAX = frozenset("\\[]^-&~")
 # Without one of these a regex means the same to all engines, and holds no NUL.
 _IS_ORDINARY = re.compile(
-    r"(?:[^\\\[\]{\x00]|\\[dw.\-/+*?()\[\]{}|^$@:_ ]|\{[0-9]+(?:,[0-9]*)?\}"
+    r"(?:[^\\\[\]{}\x00]|\\[dw.\-/+*?()\[\]{}|^$@:_ ]|\{[0-9]+(?:,[0-9]*)?\}"
     r"|\[(?:[^\\\[\]^&~\x00-]|[0-9A-Za-z]-[0-9A-Za-z]|\\[dw./](?!-[^\]])|\\-)+-?\])*"
 ).fullmatch
 
@@ -165,8 +165,8 @@ def _other(pattern: str, at: int, spelling: _Spelling) -> tuple[str, int]:
     if pattern[at] == "{":
         count = _QUANTIFIER.match(pattern, at)
         return (count[0], count.end()) if count else (r"\{", at + 1)
-    if pattern[at] == "]":
-        return r"\]", at + 1  # counted, as in `]*`, it is an error elsewhere
+    if pattern[at] in "]}":
+        return f"\\{pattern[at]}", at + 1  # counted, as in `]*`, it is an error elsewhere
     if pattern[at] == "\0" and not spelling.has_nul:
         return _NEVER, at + 1
     return pattern[at], at + 1

@@ -1,7 +1,7 @@
-"""Texts that a regex matches: a short one as a guess for the search of an ending, or all of them.
+"""A short text that a regex matches: a guess for the search of an ending, never a promise.
 
-Python's own regex parser reads the pattern; engines differ at the edges, so who uses an example
-lets a guide check it.
+Owns one function. Python's own regex parser reads the pattern; engines differ at the edges, so who
+uses the text lets a guide check it.
 """
 
 from __future__ import annotations
@@ -37,58 +37,6 @@ def regex_example(pattern: str) -> str | None:
     except (re.error, RecursionError, OverflowError, _NoExample):
         return None
     return text if len(text) <= MAX_EXAMPLE else None
-
-
-def regex_words(pattern: str, limit: int) -> frozenset[str] | None:
-    """Give every text that an anchored pattern matches; None where more than `limit`, or unknown.
-
-    Which texts they are is certain, unlike an example.
-    """
-    if not (pattern.startswith("^") and pattern.endswith("$")):
-        return None
-    parser: Any = re._parser  # type: ignore[attr-defined]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parsed = parser.parse(pattern)
-        first, *items, last = parsed
-        is_whole = str(first[0]) == str(last[0]) == "AT"  # not so in `^a|b$`
-        if not is_whole or parsed.state.flags & ~re.UNICODE:
-            return None
-        return frozenset(_words(items, limit))
-    except (re.error, RecursionError, OverflowError, ValueError, _NoExample):
-        return None
-
-
-def _words(items: Iterable[Any], limit: int) -> set[str]:
-    """All texts of parsed items in a row.
-
-    Raises:
-        _NoExample: they are too many, or not known.
-    """
-    words = {""}
-    for name, argument in items:
-        ends = _words_of(str(name), argument, limit)
-        words = {word + end for word in words for end in ends}
-        if len(words) > limit:
-            raise _NoExample
-    return words
-
-
-def _words_of(name: str, argument: Any, limit: int) -> set[str]:
-    if name == "LITERAL":
-        return {chr(argument)}
-    if name == "IN" and all(str(member) == "LITERAL" for member, _ in argument):
-        return {chr(code_point) for _, code_point in argument}
-    if name == "BRANCH":
-        return set().union(*(_words(option, limit) for option in argument[1]))
-    if name == "SUBPATTERN" and not argument[1] and not argument[2]:
-        return _words(argument[-1], limit)
-    if name in ("MAX_REPEAT", "MIN_REPEAT") and argument[1] <= limit:
-        at_least, at_most, inner = argument
-        counts = range(at_least, at_most + 1)
-        return set().union(*(_words(list(inner) * count, limit) for count in counts))
-    raise _NoExample
 
 
 class _NoExample(Exception):

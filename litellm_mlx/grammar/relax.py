@@ -77,6 +77,9 @@ _LOOKED_AT = _NOT_THE_ENGINES | set(
     "const enum pattern patternProperties minProperties maxProperties".split()
 )
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
+_NAMING_KEYWORDS = frozenset(
+    {"properties", "patternProperties", "required", "unevaluatedProperties"}
+)
 _READ_DIFFERENTLY = "engines read the regex differently"
 _COUNTS = ("minProperties", "maxProperties")
 _NUMBERS = (
@@ -120,6 +123,8 @@ class _Walk:
             return schema
         kept = dict(schema)
         if not _NOT_THE_ENGINES.isdisjoint(schema):
+            schema = _with_named_patterns(schema)
+            kept = dict(schema)
             for key in sorted(schema.keys() & _NOT_THE_ENGINES):
                 if _says_something(key, schema):
                     self._note(pointer, key, _WHY_NOT[key])
@@ -329,6 +334,21 @@ def _says_something(key: str, schema: dict[str, Any]) -> bool:
     if key == "propertyNames":
         return not _holds_always(value, of_type="string")
     return key == "contains" or not _holds_always(value)
+
+
+def _with_named_patterns(schema: dict[str, Any]) -> dict[str, Any]:
+    """Say with `patternProperties` what `propertyNames` says, where that is one regex."""
+    names = schema.get("propertyNames")
+    if not isinstance(names, dict) or not names.keys() <= {"pattern", "type"}:
+        return schema
+    pattern = names.get("pattern")
+    if pattern is None or names.get("type", "string") != "string" or _LOOK_AROUND.search(pattern):
+        return schema
+    if value_pattern(pattern) is None or not schema.keys().isdisjoint(_NAMING_KEYWORDS):
+        return schema
+    kept = {key: value for key, value in schema.items() if key != "propertyNames"}
+    named = {pattern: schema.get("additionalProperties", True)}
+    return {**kept, "patternProperties": named, "additionalProperties": False}
 
 
 def _holds_always(schema: Any, of_type: str | None = None) -> bool:

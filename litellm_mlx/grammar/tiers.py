@@ -36,6 +36,7 @@ from litellm_mlx.grammar.relax import (
     loosen,
 )
 from litellm_mlx.grammar.schema_budget import MIN_COSTLY_SOURCE, check_budget
+from litellm_mlx.grammar.used_names import with_used_names
 from litellm_mlx.types import Tier
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     if has_odd_references(source):
         schema = with_plain_references(schema, source)
     settled = settle(schema)
-    found = _tightest(settled, names, vocabulary)
+    engine_schema = with_used_names(settled) if "patternProperties" in names else settled
+    found = _tightest(engine_schema, names, vocabulary)
     is_held = isinstance(found, _Grammar) and not found.loosened
     check = SchemaCheck(schema, draft, settled, is_vouched_for=is_held)
     if not is_held:

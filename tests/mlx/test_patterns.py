@@ -73,11 +73,14 @@ def test_a_class_lets_nothing_through_that_it_leaves_out(class_: str) -> None:
                 "additionalProperties": False,
             }
         )
-        assert value.tier == names.tier == "grammar", pattern
+        asked = {"type": "object", "propertyNames": {"pattern": pattern}}
+        property_names = plan({**asked, "additionalProperties": {"type": "integer"}})
+        assert value.tier == names.tier == property_names.tier == "grammar", pattern
         for text, says in zip(TEXTS, verdicts(pattern, TEXTS), strict=True):
             for place, is_accepted in (
                 ("value", accepts(value, text)),
                 ("name", accepts(names, {text: 1})),
+                ("propertyNames", accepts(property_names, {text: 1})),
             ):
                 assert is_accepted == (says == {True}), (pattern, text, place)
 
@@ -90,6 +93,7 @@ def test_a_class_lets_nothing_through_that_it_leaves_out(class_: str) -> None:
         (r"[+--]", r"[+-\-]"),
         (r"[a&&b]", r"[a\&\&b]"),
         (r"^a{$", r"^a\{$"),
+        (r"^a}$", r"^a\}$"),
         (r"^\<$", r"^<$"),
         (r"^[a-z0-9_.-]{2,3}$", r"^[a-z0-9_.-]{2,3}$"),
         (r"^[^]$", r"^[^]$"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -134,3 +135,31 @@ def test_beside_a_structural_tag_it_is_refused(tiny: str) -> None:
     tag = {"type": "structural_tag", "format": {"type": "any_text"}}
     with pytest.raises(UnsupportedParamsError, match="structural tag"):
         ask(tiny, tools=None, response_format=tag, stop=["b"])
+
+
+def test_anthropics_messages_name_the_stop_text(tiny: str) -> None:
+    """Both ways of an answer say why it ended, and a call is no such end."""
+    asked: dict[str, Any] = {"model": tiny, "messages": USER, "max_tokens": 200, "seed": 3}
+    asked |= {"temperature": 1.0, "stop_sequences": LETTERS}
+
+    async def whole() -> Any:
+        return await litellm.anthropic_messages(**asked)
+
+    async def streamed() -> list[dict[str, Any]]:
+        stream: Any = await litellm.anthropic_messages(**asked, stream=True)
+        lines = b"".join([chunk async for chunk in stream]).decode().splitlines()
+        return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+
+    answer = asyncio.run(whole())
+    assert answer["stop_reason"] == "stop_sequence" and answer["stop_sequence"] in LETTERS
+    (ending,) = [e["delta"] for e in asyncio.run(streamed()) if e["type"] == "message_delta"]
+    assert (ending["stop_reason"], ending["stop_sequence"]) == (
+        answer["stop_reason"],
+        answer["stop_sequence"],
+    )
+    limited = asyncio.run(_limited(asked))
+    assert (limited["stop_reason"], limited["stop_sequence"]) == ("max_tokens", None)
+
+
+async def _limited(asked: dict[str, Any]) -> Any:
+    return await litellm.anthropic_messages(**{**asked, "stop_sequences": None, "max_tokens": 3})

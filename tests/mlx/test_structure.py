@@ -48,6 +48,11 @@ CALL = Seq((Marker("<call>"), Text(" "), json_part(POINT), Marker("</call>")))
 # As Mistral's, which some tokenizers do not call special: the engine takes it for text.
 STEERING = Seq((Marker("[CALL]"), json_part(POINT)))
 
+NO_QUOTE = {"type": "string", "pattern": '^[^"]+$'}
+NAMED = Seq(
+    (Marker("<call>"), json_part({**POINT, "required": [], "properties": {"name": NO_QUOTE}}))
+)
+
 
 @cache
 def vocabulary() -> Vocabulary:
@@ -100,6 +105,8 @@ def test_markup_tokens_are_found_by_their_text() -> None:
         (CALL, (" <", "call>", ' {"x": 1}', "</call>"), False),
         (STEERING, ("[CALL]", '{"x": 1}'), True),
         (STEERING, ("[OTHER]",), False),
+        (NAMED, ("<call>", '{"name": "a\'"}'), True),
+        (NAMED, ("<call>", r'{"name": "a\""}'), False),
         (Repeat(Text("ab"), 1, 2), ("ab",), True),
         (Repeat(Text("ab"), 1, 2), ("ababab",), False),
         (Repeat(Text("ab")), ("",), True),

@@ -19,7 +19,7 @@ LAYERS = [
     {"translate"},
     {"network", "observe"},
     {"serve_call"},
-    {"provider"},
+    {"provider", "litellm_mends"},
     {"register", "loading", "partial", "proxy", "__init__"},
     {"metrics", "tracing", "dspy", "extend"},
     {"serving", "startup"},
@@ -27,7 +27,7 @@ LAYERS = [
 ]
 BORDERS = {
     "litellm": {
-        *("translate/response.py", "provider.py", "register.py"),
+        *("translate/response.py", "provider.py", "register.py", "litellm_mends.py"),
         *("serving/app.py", "serving/running.py"),
         *("cli/chat.py", "cli/doctor.py", "cli/measure.py"),
     },
