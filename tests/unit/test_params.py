@@ -111,6 +111,7 @@ def test_hints_that_a_thinking_model_can_follow_reach_it() -> None:
 
 
 def test_what_changes_an_answer_is_no_hint() -> None:
-    for name in ("mcp_servers", "web_search_options", "temprature"):
-        with pytest.raises(UnsupportedParameterError, match=name):
+    told_of = {"mcp_servers": "mcp_serv", "web_search_options": "web_search", "temprature": "temp"}
+    for name, told in told_of.items():
+        with pytest.raises(UnsupportedParameterError, match=told):
             parse_params({name: {}}, drops_unsupported=False, takes_hints=True)
