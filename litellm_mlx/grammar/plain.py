@@ -22,6 +22,7 @@ from litellm_mlx.grammar.json_schema import (
 from litellm_mlx.grammar.patterns import plain_pattern
 
 PATTERN_KEYWORDS = frozenset({"pattern", "patternProperties"})
+REFERENCE_KEYWORDS = frozenset({"$ref", "$id", "id"})
 
 
 def with_plain_patterns(schema: Schema) -> Schema:

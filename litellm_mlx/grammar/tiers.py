@@ -22,6 +22,7 @@ from litellm_mlx.grammar.metaschema import check_is_json_schema
 from litellm_mlx.grammar.orders import with_second_order
 from litellm_mlx.grammar.plain import (
     PATTERN_KEYWORDS,
+    REFERENCE_KEYWORDS,
     has_odd_references,
     with_plain_patterns,
     with_plain_references,
@@ -93,7 +94,7 @@ def plan_schema(source: str, vocabulary: Vocabulary) -> SchemaPlan:
     if not names.isdisjoint(PATTERN_KEYWORDS):
         schema = with_plain_patterns(schema)
     draft = check_is_json_schema(schema)
-    if has_odd_references(source):
+    if not names.isdisjoint(REFERENCE_KEYWORDS) and has_odd_references(source):
         schema = with_plain_references(schema, source)
     settled = settle(schema)
     engine_schema = with_used_names(settled) if "patternProperties" in names else settled
