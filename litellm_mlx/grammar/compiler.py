@@ -17,6 +17,7 @@ from litellm_mlx.grammar.automaton import compile_registered
 from litellm_mlx.grammar.check import Check
 from litellm_mlx.grammar.core_compiler import core_index
 from litellm_mlx.grammar.guide import CoreGuide, Guide, LimitedGuide, LLGuide
+from litellm_mlx.grammar.lark_json import with_narrow_schemas
 from litellm_mlx.grammar.matcher import NotCompiledError, grammar_matcher, with_stack_for
 from litellm_mlx.grammar.nesting_limit import nesting_limit
 from litellm_mlx.grammar.number_limit import number_limit
@@ -162,7 +163,7 @@ def _llguidance_grammar(constraint: Constraint) -> str:
         return LLMatcher.grammar_from_lark("start: " + " | ".join(choices))
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(constraint.source)
-    return grammar_from("grammar", constraint.source)
+    return grammar_from("grammar", with_narrow_schemas(constraint.source))
 
 
 def _compile_core(constraint: Constraint, vocabulary: Vocabulary) -> Index:
