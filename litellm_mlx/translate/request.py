@@ -141,7 +141,10 @@ def build_request(call: Call, model: ChatModel, config: EngineConfig) -> Prepare
     return PreparedRequest(
         generation,
         tools=tools,
-        repairs=() if repaired is None else repaired.repairs,
+        repairs=(
+            *(() if repaired is None else repaired.repairs),
+            *(() if tools is None else tools.repairs),
+        ),
         budget_finish_reason=params.budget_finish_reason,
         count_only=params.count_only,
     )

@@ -8,12 +8,15 @@ it does not name, there may not. What it names counts wherever it stands: also i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from litellm_mlx.errors import ConstraintError
 from litellm_mlx.grammar.disjoint import resolve
+from litellm_mlx.grammar.tiers import contradicts_itself
 from litellm_mlx.translate.tool_formats.form import Schema
 
 NO_ARGUMENTS: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -28,6 +31,8 @@ _SINGLE = ("then", "else")
 _CONDITIONS = ("if",)
 _NAMED = ("dependentSchemas", "dependencies")
 _NAME_LISTS = ("dependentRequired", "dependencies")
+# A schema of these alone has a value.
+_PLAIN = frozenset("default description examples format title type".split())
 # Properties without a name in the schema, or references that depend on who refers.
 _OPENING = ("additionalProperties", "unevaluatedProperties", "patternProperties")
 _DYNAMIC = ("$dynamicRef", "$recursiveRef")
@@ -50,6 +55,41 @@ def arguments_schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     if "$ref" in schema:  # older drafts would ignore all that stands beside it
         schema["allOf"] = [*schema.get("allOf", ()), {"$ref": schema.pop("$ref")}]
     return _closed(schema)
+
+
+def without_contradictions(parameters: Schema) -> tuple[Schema, tuple[str, ...]]:
+    """Leave out the optional properties that no value can satisfy, and name them.
+
+    The meaning stays: no valid arguments have them. The engine leaves them out by itself where it
+    writes the arguments as one object, and refuses them where each is written on its own.
+
+    Args:
+        parameters: as `arguments_schema` gives them.
+    """
+    properties = parameters.get("properties", {})
+    if parameters.get("additionalProperties") is not False:
+        return parameters, ()  # what is not named there may be anything
+    named = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
+    optional = properties.keys() - set(parameters.get("required", ()))
+    dead = tuple(
+        name
+        for name in properties
+        if name in optional and _is_dead(json.dumps(_beside(properties[name], named)))
+    )
+    kept = {name: sub for name, sub in properties.items() if name not in dead}
+    return ({**parameters, "properties": kept} if dead else parameters), dead
+
+
+def _beside(schema: Any, named: Mapping[str, Any]) -> Any:
+    if not isinstance(schema, dict) or _PLAIN.issuperset(schema):
+        return schema is not False
+    return {**named, **schema}
+
+
+@lru_cache(maxsize=1024)
+def _is_dead(source: str) -> bool:
+    schema = json.loads(source)
+    return schema is False or (schema is not True and contradicts_itself(schema))
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

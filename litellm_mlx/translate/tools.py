@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -42,7 +42,11 @@ from litellm_mlx.translate.tool_formats.json_form import JsonForm
 from litellm_mlx.translate.tool_formats.markup_form import MarkupForm
 from litellm_mlx.translate.tool_formats.values import is_exact
 from litellm_mlx.translate.tool_reader import ToolReader
-from litellm_mlx.translate.tool_schema import NO_ARGUMENTS, arguments_schema
+from litellm_mlx.translate.tool_schema import (
+    NO_ARGUMENTS,
+    arguments_schema,
+    without_contradictions,
+)
 from litellm_mlx.types import Constraint, Tier
 
 # OpenAI's names, and the marks that MCP servers and other clients put into theirs.
@@ -84,6 +88,7 @@ class ToolPlan:
         is_held: the structure's own grammar and checks say all that the tools' schemas say.
         is_answer_free: an answer that is no call is free text.
         check: of the calls in a finished text, against the schemas that were sent.
+        repairs: what is left out of the tools' schemas.
     """
 
     root: Part
@@ -97,6 +102,7 @@ class ToolPlan:
     is_held: bool
     is_answer_free: bool
     check: CallsCheck
+    repairs: tuple[str, ...]
 
     def check_of_answer(self, index_tier: Tier, of_structure: Check) -> Check:
         """Give the check of a whole answer, given the tier and the check of `root`'s index.
@@ -151,6 +157,7 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
         tools = tuple(tool for tool in tools if tool.name == choice.name)
     if form == LLAMA and response_part is not None:
         form = LLAMA_TAGGED
+    tools, repairs = _repaired(tools)
     at_most_one = is_older or choice.name is not None or params.parallel_tool_calls is False
     must_call = choice.mode == "required" or _says_nothing(response_part)
     has_text = not must_call and response_part is None and not form.leads_answer
@@ -173,7 +180,21 @@ def plan_tools(params: RequestParams, response_part: Part | None, form: Form) ->
         is_held=all(held.values()),
         is_answer_free=must_call or is_free,
         check=CallsCheck(reader, checks),
+        repairs=repairs,
     )
+
+
+def _repaired(tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
+    """The tools without optional properties that no value can satisfy, and what was left out."""
+    repaired: list[Tool] = []
+    repairs: list[str] = []
+    for tool in tools:
+        parameters, dead = without_contradictions(tool.parameters)
+        if dead:
+            tool = replace(tool, parameters=parameters, own=tool.own_schema)
+        repaired.append(tool)
+        repairs += [f"tool {tool.name!r}: no value can satisfy {name!r}" for name in dead]
+    return tuple(repaired), tuple(repairs)
 
 
 def _with_thought(root: Part, form: Form) -> Part:

@@ -10,9 +10,12 @@ import litellm
 import pytest
 
 from litellm_mlx.errors import ConstraintError
+from litellm_mlx.grammar.compiler import compile_constraint
+from litellm_mlx.grammar.structure import structure_constraint
 from litellm_mlx.translate.tool_formats.form import Form
 from litellm_mlx.translate.tool_schema import arguments_schema
-from tests.tool_families import FAMILIES
+from tests.mlx.test_tools import planned
+from tests.tool_families import FAMILIES, Family, vocabulary_of
 
 USER = [{"role": "user", "content": "hello"}]
 SHORT = {"type": "string", "maxLength": 6}
@@ -159,3 +162,48 @@ def test_forms_that_write_arguments_one_by_one_know_those_of_branches(form: Form
         ("name", False),
     ]
     assert form.arguments_part(tool)
+
+
+CONTRADICTIONS: dict[str, Any] = {
+    "types": {"allOf": [{"type": "string"}, {"type": "integer"}]},
+    "bounds": {"type": "integer", "minimum": 5, "maximum": 3},
+    "never": False,
+    "reference": {"$ref": "#/$defs/None", "type": "string"},
+    "required inside": {"type": "object", "properties": {"x": False}, "required": ["x"]},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_in_an_optional_property_costs_that_property(
+    family: Family, name: str
+) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": CONTRADICTIONS[name]},
+        "required": ["a"],
+        "$defs": {"None": {"type": "null"}},
+    }
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    plan = planned(family.form, tools=[tool], tool_choice="required")
+    assert plan.repairs == ("tool 'f': no value can satisfy 'b'",)
+    compile_constraint(structure_constraint(plan.root), vocabulary_of(family.name))
+
+
+def test_a_contradiction_in_a_required_property_is_refused_by_the_tools_name(tiny: str) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"b": CONTRADICTIONS["types"]},
+        "required": ["b"],
+    }
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    with pytest.raises(litellm.BadRequestError, match="tool 'f'"):
+        litellm.completion(tiny, USER, tools=[tool], tool_choice="required")
+
+
+def test_repairs_of_tools_are_told(tiny: str) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}, "b": False}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    answer = litellm.completion(tiny, USER, tools=[tool], tool_choice="required", max_tokens=60)
+    told = answer.choices[0].message.provider_specific_fields["repairs"]
+    assert told == ["tool 'f': no value can satisfy 'b'"]
