@@ -36,6 +36,9 @@ LOOK_SHARE_OF_ROOM = 8
 RETRY_TOKENS = 8
 MAX_RETRY_POINTS = 2_000
 MAX_RETRY_S = 0.15
+# A text is not closed with so many tokens unused for a search that ended early: of a call whose
+# argument is a URI, the ending takes 600 points or so, and free text before it ends at any place.
+WORTH_A_SEARCH_TOKENS = 8
 # With this many endings and tokens left, strings are closed, so that the model itself can still
 # fill what is required after them.
 TIGHT_ENDINGS = 2
@@ -89,13 +92,18 @@ class Budget:
             return True
         plan = self._plan_after(guide, token_id, num_left)
         if plan is None and self._can_close(guide, num_left + 1):
-            return False
+            if num_left >= len(self._plan or ()) + WORTH_A_SEARCH_TOKENS:
+                plan = self._plan_after(guide, token_id, num_left, is_thorough=True)
+            if plan is None:
+                return False
         self._has_lost_plan = plan is None
         self._plan = plan
         self._next_look = self._look_after(num_left)
         return True
 
-    def _plan_after(self, guide: Guide, token_id: int, num_left: int) -> Path | None:
+    def _plan_after(
+        self, guide: Guide, token_id: int, num_left: int, *, is_thorough: bool = False
+    ) -> Path | None:
         """The old plan where it still holds, else one that is searched for."""
         for plan in self._plans_to_keep(token_id):
             if len(plan) <= num_left and guide.ends_with((token_id, *plan)):
@@ -105,9 +113,9 @@ class Budget:
         after = guide.copy()
         after.advance(token_id)
         max_points, max_search_s = MAX_POINTS, MAX_SEARCH_S
-        if is_close:
+        if is_close and not is_thorough:
             max_points = CLOSE_FIT_POINTS
-        elif self._has_lost_plan:
+        elif is_thorough or self._has_lost_plan:
             max_points, max_search_s = MAX_RETRY_POINTS, MAX_RETRY_S
         return shortest_ending(
             after,

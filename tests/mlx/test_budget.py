@@ -11,12 +11,16 @@ import pytest
 from litellm_mlx.engine.budget import Budget
 from litellm_mlx.errors import BudgetError
 from litellm_mlx.grammar.closing import Path, first_ending
+from litellm_mlx.grammar.compiler import compile_constraint
 from litellm_mlx.grammar.constraint import JSON_OBJECT, json_schema_constraint
 from litellm_mlx.grammar.guide import Guide
+from litellm_mlx.grammar.structure import structure_constraint
 from litellm_mlx.grammar.thinking import ThinkingGuide
 from litellm_mlx.types import Constraint, Thinking
 from tests.closing_schemas import SCHEMAS, VOCABULARY, closed, compiled
 from tests.grammar_sampling import allowed_tokens, byte_ids
+from tests.mlx.test_tools import planned
+from tests.tool_families import FAMILIES, vocabulary_of
 
 
 def run(constraint: Constraint, max_tokens: int, seed: int, *, guide: Guide | None = None) -> bytes:
@@ -85,3 +89,21 @@ def test_a_budget_below_the_minimum_is_refused_with_both_counts() -> None:
 
 def test_any_object_ends_at_once() -> None:
     assert len(first_ending(compiled(JSON_OBJECT), JSON_OBJECT) or ()) <= 2
+
+
+def test_a_call_whose_ending_is_hard_to_find_is_begun_all_the_same() -> None:
+    """Free text may end anywhere, which is no reason to end it before the call that comes."""
+    parameters = closed({"url": {"type": "string", "format": "uri"}, "prompt": {"type": "string"}})
+    tool = {"type": "function", "function": {"name": "fetch", "parameters": parameters}}
+    hermes = next(family for family in FAMILIES if family.name == "hermes")
+    vocabulary = vocabulary_of(hermes.name)
+    constraint = structure_constraint(planned(hermes.form, tools=[tool]).root)
+    index = compile_constraint(constraint, vocabulary)
+    guide, max_tokens = index.guide(), 120
+    budget = Budget(guide, constraint, max_tokens, first_ending(index, constraint))
+    assert budget.plan == ()
+    call = vocabulary.ll_tokenizer.tokenize_str('<tool_call>\n{"name": "fetch", "arguments": ')
+    for place, token_id in enumerate(call):
+        assert budget.admits(guide, token_id, max_tokens - place - 1)
+        guide.advance(token_id)
+    assert budget.plan and guide.ends_with(budget.plan)
