@@ -25,6 +25,10 @@ _LAST = 0x10FFFF
 _NEVER = r"[^\x00-\U0010ffff]"
 # Comments and whitespace mean something else in a regex with this flag.
 _HAS_X_FLAG = re.compile(r"\(\?[a-zA-Z]*x")
+# With this one a dot is every character, elsewhere none that ends a line. ECMA-262 knows four of
+# these, Python and Rust one; jsonschema_rs reads a dot as ECMA-262 does from 0.61 on.
+_HAS_S_FLAG = re.compile(r"\(\?[a-zA-Z]*s")
+_NARROWEST_DOT = r"[^\x00\n\r\u2028\u2029]"
 _QUANTIFIER = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}|\{,[0-9]+\}")
 _PROPERTY = re.compile(r"\\[pP](?:\{[^{}]*\}|[A-Z])")
 _CODE_POINT = re.compile(
@@ -35,7 +39,7 @@ _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11}
 _SET_SYNTAX = frozenset("\\[]^-&~")
 # Without one of these a regex means the same to all engines, and holds no NUL.
 _IS_ORDINARY = re.compile(
-    r"(?:[^\\\[\]{}\x00]|\\[dw.\-/+*?()\[\]{}|^$@:_ ]|\{[0-9]+(?:,[0-9]*)?\}"
+    r"(?:[^\\\[\]{}.\x00]|\\[dw.\-/+*?()\[\]{}|^$@:_ ]|\{[0-9]+(?:,[0-9]*)?\}"
     r"|\[(?:[^\\\[\]^&~\x00-]|[0-9A-Za-z]-[0-9A-Za-z]|\\[dw./](?!-[^\]])|\\-)+-?\])*"
 ).fullmatch
 
@@ -82,18 +86,20 @@ class _Spelling:
     Attributes:
         inside: of `\s` and its like in a class.
         inside_negated: the same in a class that is negated.
+        dot: any character; in a regex of names the widest, as what it leaves out is another name.
         has_nul: whether classes may hold NUL.
     """
 
     inside: Mapping[str, str]
     inside_negated: Mapping[str, str]
+    dot: str = "."
     has_nul: bool = False
 
 
 _SAME = {letter: f"\\{letter}" for letter in _AS_ECMA}
 _FOR_VALIDATOR = _Spelling(_SAME, _SAME, has_nul=True)
 _FOR_NAMES = _Spelling(_AS_ECMA, _AS_ECMA)
-_FOR_VALUES = _Spelling(_NARROWEST, _WIDEST)
+_FOR_VALUES = _Spelling(_NARROWEST, _WIDEST, dot=_NARROWEST_DOT)
 
 
 class _UnreadableError(Exception):
@@ -147,6 +153,7 @@ def name_pattern(pattern: str) -> str | None:
 def _spelled(pattern: str, spelling: _Spelling) -> str:
     if _HAS_X_FLAG.search(pattern):
         raise _UnreadableError
+    has_s_flag = bool(_HAS_S_FLAG.search(pattern))
     written: list[str] = []
     at = 0
     while at < len(pattern):
@@ -154,6 +161,8 @@ def _spelled(pattern: str, spelling: _Spelling) -> str:
             text, at = _class(pattern, at, spelling)
         elif pattern[at] == "\\":
             text, at = _escape(pattern, at, spelling)
+        elif pattern[at] == "." and not has_s_flag:
+            text, at = spelling.dot, at + 1
         else:
             text, at = _other(pattern, at, spelling)
         written.append(text)
