@@ -141,17 +141,9 @@ class _Grammar(NamedTuple):
 
 
 def contradicts_itself(schema: Schema) -> bool:
-    """Whether no value can satisfy a schema, as far as the engine sees.
-
-    Cost: a tenth of a millisecond; no vocabulary is needed.
-    """
-    try:
-        check_schema(narrow_schema(whole_check(schema).settled))
-    except ConstraintError:
-        return False
-    except NotCompiledError as error:
-        return error.is_unsatisfiable
-    return False
+    """Whether no value can satisfy a schema, as far as the engine sees; see `why_unusable`."""
+    error = _error_of(schema)
+    return isinstance(error, NotCompiledError) and error.is_unsatisfiable
 
 
 def why_unusable(schema: Schema) -> str | None:
@@ -159,13 +151,18 @@ def why_unusable(schema: Schema) -> str | None:
 
     Cost: a tenth of a millisecond; no vocabulary is needed.
     """
-    try:
-        check = whole_check(schema)
-        check_schema(narrow_schema(check.settled))
-    except ConstraintError as error:
-        return str(error)
-    except NotCompiledError as error:
+    error = _error_of(schema)
+    if isinstance(error, NotCompiledError):
         return error.reason if error.is_unsatisfiable else None
+    return None if error is None else str(error)
+
+
+def _error_of(schema: Schema) -> ConstraintError | NotCompiledError | None:
+    """What the validator or, of the schema as it is, the engine finds wrong."""
+    try:
+        check_schema(narrow_schema(whole_check(schema).settled))
+    except (ConstraintError, NotCompiledError) as error:
+        return error
     return None
 
 
